@@ -1,0 +1,280 @@
+"""A journalled operation: its states, the moves between them and what each state means.
+
+This module decides nothing at run time; it is the table that the engine and the journal obey.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from loyalty_gateway.domain.amounts import Amount, Points
+from loyalty_gateway.domain.errors import Fate, LoyaltyError, Proves, Reason
+from loyalty_gateway.domain.operations import (
+    Balance,
+    InDoubtPolicy,
+    Operation,
+    Order,
+    ReceiptLine,
+    RecoveryMode,
+    Reference,
+)
+
+
+class State(StrEnum):
+    """Where a booking stands, durably. The meaning of each is in the contract's BookingState."""
+
+    RESERVED = "RESERVED"
+    SENDING = "SENDING"
+    IN_DOUBT = "IN_DOUBT"
+    REVERSING = "REVERSING"
+    NEEDS_REVIEW = "NEEDS_REVIEW"
+    SUCCEEDED = "SUCCEEDED"
+    DECLINED = "DECLINED"
+    NOT_EXECUTED = "NOT_EXECUTED"
+    REVERSED = "REVERSED"
+
+
+class Intent(StrEnum):
+    """What recovery drives the booking to."""
+
+    EXECUTE = "EXECUTE"
+    CANCEL = "CANCEL"
+
+
+OUTCOMES: dict[State, Fate] = {
+    State.RESERVED: Fate.NOT_EXECUTED,
+    State.SENDING: Fate.UNKNOWN,
+    State.IN_DOUBT: Fate.UNKNOWN,
+    State.REVERSING: Fate.UNKNOWN,
+    State.NEEDS_REVIEW: Fate.UNKNOWN,
+    State.SUCCEEDED: Fate.EXECUTED,
+    State.DECLINED: Fate.NOT_EXECUTED,
+    State.NOT_EXECUTED: Fate.NOT_EXECUTED,
+    State.REVERSED: Fate.NOT_EXECUTED,
+}
+"""Today's net effect at the vendor, by state."""
+
+FINAL: frozenset[State] = frozenset(
+    {State.SUCCEEDED, State.DECLINED, State.NOT_EXECUTED, State.REVERSED}
+)
+"""The states that nothing but an undo of the booking itself may leave."""
+
+TRANSITIONS: dict[tuple[State | None, State], str] = {
+    (None, State.SENDING): "opened: the intent to send is on disk",
+    (None, State.NOT_EXECUTED): "cancelled before the original arrived",
+    (State.RESERVED, State.SENDING): "sent again by the caller",
+    (State.SENDING, State.RESERVED): "nothing was sent, or nothing was booked; may be repeated",
+    (State.SENDING, State.SUCCEEDED): "the vendor confirmed the booking",
+    (State.SENDING, State.DECLINED): "the vendor refused the booking",
+    (State.SENDING, State.IN_DOUBT): "the answer is missing or proves nothing",
+    (State.SENDING, State.NEEDS_REVIEW): "the answer can only be judged by a person",
+    (State.RESERVED, State.NOT_EXECUTED): "abandoned or cancelled before anything was booked",
+    (State.IN_DOUBT, State.IN_DOUBT): "recovery works on it",
+    (State.IN_DOUBT, State.SUCCEEDED): "found to have been booked",
+    (State.IN_DOUBT, State.DECLINED): "found to have been refused",
+    (State.IN_DOUBT, State.NOT_EXECUTED): "found not to have been booked",
+    (State.IN_DOUBT, State.NEEDS_REVIEW): "no machine can find out; a person must decide",
+    (State.NEEDS_REVIEW, State.IN_DOUBT): "an operator asked for one more try",
+    (State.NEEDS_REVIEW, State.SUCCEEDED): "an operator found it booked",
+    (State.NEEDS_REVIEW, State.NOT_EXECUTED): "an operator found it not booked",
+}
+"""Every move that the journal accepts, with the words ExplainBooking uses for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Booking:
+    """One row of the journal. `operation` is None for a tombstone, which carries nothing else.
+
+    `doubtful_attempts` counts the attempts that are not themselves proven NOT_EXECUTED; it is
+    raised before an attempt is sent. `epoch` rises with every change, and a change is written
+    only over the epoch it was computed from.
+    """
+
+    tenant: str
+    booking_id: str
+    request_id: str
+    state: State
+    create_time: datetime
+    operation: Operation | None = None
+    connection: str = ""
+    provider: str = ""
+    account_hash: bytes = field(default=b"", repr=False)
+    account_sealed: bytes | None = field(default=None, repr=False)
+    account_token: str = field(default="", repr=False)
+    masked_id: str = ""
+    fingerprint: bytes = field(default=b"", repr=False)
+    order: Order | None = field(default=None, repr=False)
+    """The order as journalled: its account_id is empty, the sealed id stands beside it."""
+    outbound_id: str = ""
+    target_hash: bytes = field(default=b"", repr=False)
+    recovery_mode: RecoveryMode = RecoveryMode.MANUAL
+    trace_parent: str = ""
+    original_booking: str = ""
+    intent: Intent = Intent.EXECUTE
+    epoch: int = 1
+    owner: str = ""
+    lease_until: datetime | None = None
+    attempt_count: int = 0
+    doubtful_attempts: int = 0
+    recovery_tries: int = 0
+    reason: Reason | None = None
+    provider_code: str = ""
+    applied: Amount | None = None
+    balances_after: tuple[Balance, ...] = ()
+    references: tuple[Reference, ...] = ()
+    receipt_lines: tuple[ReceiptLine, ...] = ()
+    answer_bytes: bytes | None = field(default=None, repr=False)
+    status_bytes: bytes | None = field(default=None, repr=False)
+    first_sent_time: datetime | None = None
+    sent_time: datetime | None = None
+    doubt_time: datetime | None = None
+    """When the last attempt that proved nothing ended."""
+    settle_time: datetime | None = None
+    next_attempt_time: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        return f"bookings/{self.booking_id}"
+
+    @property
+    def outcome(self) -> Fate:
+        return OUTCOMES[self.state]
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in FINAL
+
+    @property
+    def is_tombstone(self) -> bool:
+        return self.operation is None
+
+    @property
+    def cancel_requested(self) -> bool:
+        return self.intent is Intent.CANCEL
+
+    @property
+    def asked(self) -> Amount | None:
+        return self.order.asked if self.order else None
+
+    @property
+    def in_doubt_policy(self) -> InDoubtPolicy:
+        return self.order.in_doubt_policy if self.order else InDoubtPolicy.RESOLVE
+
+    @property
+    def trace_id(self) -> str:
+        """The hex id of the trace the booking began in, or empty when it was not traced."""
+        parts = self.trace_parent.split("-")
+        return parts[1] if len(parts) == 4 else ""
+
+    @property
+    def remaining_due_minor(self) -> int | None:
+        """What a till must still collect: asked less applied; None while applied is unknown."""
+        asked, applied = self.asked, self.applied
+        if asked is None or isinstance(asked, Points) or applied is None:
+            return None
+        assert not isinstance(applied, Points), "applied is of the same kind as asked"
+        return asked.minor - applied.minor
+
+
+class AttemptKind(StrEnum):
+    """SEND is the caller's own; RESEND is recovery's, with the same outbound id."""
+
+    SEND = "SEND"
+    RESEND = "RESEND"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try at the vendor. Begun before the first byte leaves; without an end it proves nothing.
+
+    The texts are redacted and short; they are for people.
+    """
+
+    number: int
+    kind: AttemptKind
+    start_time: datetime
+    end_time: datetime | None = None
+    fate: Fate = Fate.UNKNOWN
+    proves: Proves = Proves.THIS_ATTEMPT
+    reason: Reason | None = None
+    http_status: int | None = None
+    provider_code: str = ""
+    rule: str = ""
+    request_text: str = ""
+    answer_text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEntry:
+    """One move of a booking's state; `sequence` has no gaps."""
+
+    sequence: int
+    from_state: State | None
+    to_state: State
+    actor: str
+    time: datetime
+    note: str = ""
+
+
+class WhoseFault(StrEnum):
+    """Who caused a booking's trouble, as far as the journal can tell."""
+
+    NOBODY = "NOBODY"
+    CALLER = "CALLER"
+    GATEWAY = "GATEWAY"
+    PROVIDER = "PROVIDER"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of a booking's story; `attempt` is set where the step is a try at the vendor."""
+
+    time: datetime
+    text: str
+    attempt: Attempt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What ExplainBooking tells: what happened, whose fault it is and what happens next."""
+
+    booking: Booking
+    steps: tuple[Step, ...]
+    whose_fault: WhoseFault
+    next_step: str
+    next_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The bytes that answer a booking call; `is_replayed` when they were stored before it."""
+
+    body: bytes
+    booking_name: str
+    is_replayed: bool
+
+
+class AnswerCodec(Protocol):
+    """Turns a booking into the bytes that write 2 stores; the wire room's, handed in by app."""
+
+    def encode_answer(self, booking: Booking) -> bytes:
+        """The serialised response message of the booking's method."""
+        ...
+
+    def encode_error(self, error: LoyaltyError) -> bytes:
+        """The serialised google.rpc.Status of a refusal."""
+        ...
+
+
+class AccountKeyring(Protocol):
+    """Tokens for account ids: ours, opaque, per tenant and connection."""
+
+    def token(self, tenant: str, connection: str, account_id: str) -> str:
+        """The token of an account; the same account always has the same token under one key."""
+        ...
+
+    def open_token(self, tenant: str, connection: str, token: str) -> str:
+        """The account id in a token. Raises LookupError for a token that is not ours."""
+        ...
