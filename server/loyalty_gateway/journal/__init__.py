@@ -1,0 +1,1 @@
+"""Remembers every booking; the only room with SQL, and it never decides anything."""

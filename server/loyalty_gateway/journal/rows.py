@@ -1,0 +1,306 @@
+"""Turns bookings into rows and back; pure, exact, and without a single float."""
+
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from loyalty_gateway.domain.amounts import Amount, Money, Points
+from loyalty_gateway.domain.booking import (
+    Attempt,
+    AttemptKind,
+    Booking,
+    HistoryEntry,
+    Intent,
+    State,
+)
+from loyalty_gateway.domain.errors import Fate, LoyaltyError, Proves, Reason
+from loyalty_gateway.domain.operations import (
+    Balance,
+    InDoubtPolicy,
+    Operation,
+    Order,
+    ReceiptLine,
+    RecoveryMode,
+    Reference,
+    Sale,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_us(time: datetime | None) -> int | None:
+    """Microseconds since 1970, exactly."""
+    return None if time is None else (time - _EPOCH) // _MICROSECOND
+
+
+def from_us(value: int | None) -> datetime | None:
+    """The inverse of to_us."""
+    return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+def _time(value: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=value)
+
+
+def _encode_amount(amount: Amount | None) -> list[Any] | None:
+    match amount:
+        case None:
+            return None
+        case Money(currency, minor):
+            return ["money", currency, minor]
+        case Points(value, unit):
+            return ["points", unit, value]
+
+
+def _decode_amount(encoded: list[Any] | None) -> Amount | None:
+    if encoded is None:
+        return None
+    kind, unit, value = encoded
+    return Money(unit, value) if kind == "money" else Points(value, unit)
+
+
+def _encode_order(order: Order) -> str:
+    sale = {name: getattr(order.sale, name) for name in Sale.__slots__ if getattr(order.sale, name)}
+    return json.dumps(
+        {
+            "allow_partial": order.allow_partial,
+            "money_value": _encode_amount(order.money_value),
+            "redemption_kind": order.redemption_kind,
+            "sale": sale,
+            "in_doubt_policy": order.in_doubt_policy,
+        },
+        separators=(",", ":"),
+    )
+
+
+def _decode_order(row: RowMapping) -> Order | None:
+    if not row["operation"]:
+        return None
+    content = json.loads(row["order_content"])
+    asked = _decode_amount([row["asked_kind"], row["asked_unit"], row["asked_value"]])
+    assert asked is not None, "a booking asks for an amount"
+    money_value = _decode_amount(content["money_value"])
+    assert not isinstance(money_value, Points), "money_value is money"
+    return Order(
+        operation=Operation(row["operation"]),
+        account_id="",
+        asked=asked,
+        allow_partial=content["allow_partial"],
+        money_value=money_value,
+        redemption_kind=content["redemption_kind"],
+        sale=Sale(**content["sale"]),
+        in_doubt_policy=InDoubtPolicy(content["in_doubt_policy"]),
+    )
+
+
+def _encode_result(booking: Booking) -> str:
+    if not (booking.references or booking.balances_after or booking.receipt_lines):
+        return ""
+    return json.dumps(
+        {
+            "references": [[ref.kind, ref.value] for ref in booking.references],
+            "balances": [
+                [_encode_amount(balance.amount), to_us(balance.as_of)]
+                for balance in booking.balances_after
+            ],
+            "receipt": [
+                [line.label, line.text, _encode_amount(line.amount)]
+                for line in booking.receipt_lines
+            ],
+        },
+        separators=(",", ":"),
+    )
+
+
+def _decode_result(text: str) -> dict[str, Any]:
+    if not text:
+        return {}
+    content = json.loads(text)
+    return {
+        "references": tuple(Reference(kind, value) for kind, value in content["references"]),
+        "balances_after": tuple(
+            Balance(amount, from_us(as_of))
+            for encoded, as_of in content["balances"]
+            if (amount := _decode_amount(encoded)) is not None
+        ),
+        "receipt_lines": tuple(
+            ReceiptLine(label, line_text, _decode_amount(amount))  # type: ignore[arg-type]
+            for label, line_text, amount in content["receipt"]
+        ),
+    }
+
+
+def mutable_row(booking: Booking) -> dict[str, Any]:
+    """The columns that a change rewrites."""
+    applied = booking.applied
+    answer = booking.answer_bytes
+    return {
+        "state": booking.state.value,
+        "intent": booking.intent.value,
+        "target_hash": booking.target_hash,
+        "recovery_mode": booking.recovery_mode.value,
+        "epoch": booking.epoch,
+        "owner": booking.owner,
+        "lease_until": to_us(booking.lease_until),
+        "attempt_count": booking.attempt_count,
+        "doubtful_attempts": booking.doubtful_attempts,
+        "recovery_tries": booking.recovery_tries,
+        "reason": booking.reason.value if booking.reason else "",
+        "provider_code": booking.provider_code,
+        "applied_value": None
+        if applied is None
+        else (applied.value if isinstance(applied, Points) else applied.minor),
+        "result_content": _encode_result(booking),
+        "answer_bytes": answer,
+        "answer_sha256": None if answer is None else hashlib.sha256(answer).digest(),
+        "status_bytes": booking.status_bytes,
+        "first_sent_time": to_us(booking.first_sent_time),
+        "sent_time": to_us(booking.sent_time),
+        "doubt_time": to_us(booking.doubt_time),
+        "settle_time": to_us(booking.settle_time),
+        "next_attempt_time": to_us(booking.next_attempt_time),
+    }
+
+
+def booking_row(booking: Booking) -> dict[str, Any]:
+    """A whole row for an INSERT."""
+    order = booking.order
+    asked = _encode_amount(order.asked) if order else None
+    kind, unit, value = asked or ["", "", None]
+    assert order is None or not order.account_id, "the plain account id is never stored"
+    return {
+        "tenant": booking.tenant,
+        "booking_id": booking.booking_id,
+        "request_id": booking.request_id,
+        "fingerprint": booking.fingerprint,
+        "operation": booking.operation.value if booking.operation else "",
+        "connection": booking.connection,
+        "provider": booking.provider,
+        "account_hash": booking.account_hash,
+        "account_sealed": booking.account_sealed,
+        "account_token": booking.account_token,
+        "masked_id": booking.masked_id,
+        "asked_kind": kind,
+        "asked_unit": unit,
+        "asked_value": value,
+        "order_content": _encode_order(order) if order else "",
+        "outbound_id": booking.outbound_id or None,
+        "trace_parent": booking.trace_parent,
+        "original_booking": booking.original_booking,
+        "create_time": to_us(booking.create_time),
+        **mutable_row(booking),
+    }
+
+
+def booking_from_row(row: RowMapping) -> Booking:
+    """A booking as stored.
+
+    Raises:
+        LoyaltyError: DATA_LOSS where the stored answer does not match its checksum.
+    """
+    answer = row["answer_bytes"]
+    if answer is not None and hashlib.sha256(answer).digest() != row["answer_sha256"]:
+        raise LoyaltyError(
+            Reason.DATA_LOSS,
+            "The stored answer of this booking does not match its checksum; an operator must"
+            " compare the journal with the vendor's statement.",
+            booking=f"bookings/{row['booking_id']}",
+            request_id=row["request_id"],
+        )
+    order = _decode_order(row)
+    applied: Amount | None = None
+    if row["applied_value"] is not None:
+        applied = _decode_amount([row["asked_kind"], row["asked_unit"], row["applied_value"]])
+    return Booking(
+        tenant=row["tenant"],
+        booking_id=row["booking_id"],
+        request_id=row["request_id"],
+        state=State(row["state"]),
+        create_time=_time(row["create_time"]),
+        operation=order.operation if order else None,
+        connection=row["connection"],
+        provider=row["provider"],
+        account_hash=row["account_hash"],
+        account_sealed=row["account_sealed"],
+        account_token=row["account_token"],
+        masked_id=row["masked_id"],
+        fingerprint=row["fingerprint"],
+        order=order,
+        outbound_id=row["outbound_id"] or "",
+        target_hash=row["target_hash"],
+        recovery_mode=RecoveryMode(row["recovery_mode"]),
+        trace_parent=row["trace_parent"],
+        original_booking=row["original_booking"],
+        intent=Intent(row["intent"]),
+        epoch=row["epoch"],
+        owner=row["owner"],
+        lease_until=from_us(row["lease_until"]),
+        attempt_count=row["attempt_count"],
+        doubtful_attempts=row["doubtful_attempts"],
+        recovery_tries=row["recovery_tries"],
+        reason=Reason(row["reason"]) if row["reason"] else None,
+        provider_code=row["provider_code"],
+        applied=applied,
+        answer_bytes=answer,
+        status_bytes=row["status_bytes"],
+        first_sent_time=from_us(row["first_sent_time"]),
+        sent_time=from_us(row["sent_time"]),
+        doubt_time=from_us(row["doubt_time"]),
+        settle_time=from_us(row["settle_time"]),
+        next_attempt_time=from_us(row["next_attempt_time"]),
+        **_decode_result(row["result_content"]),
+    )
+
+
+def attempt_row(tenant: str, booking_id: str, attempt: Attempt) -> dict[str, Any]:
+    """A whole row of the attempt table."""
+    return {
+        "tenant": tenant,
+        "booking_id": booking_id,
+        "number": attempt.number,
+        "kind": attempt.kind.value,
+        "start_time": to_us(attempt.start_time),
+        "end_time": to_us(attempt.end_time),
+        "fate": attempt.fate.value,
+        "proves": attempt.proves.value,
+        "reason": attempt.reason.value if attempt.reason else "",
+        "http_status": attempt.http_status,
+        "provider_code": attempt.provider_code,
+        "rule": attempt.rule,
+        "request_text": attempt.request_text,
+        "answer_text": attempt.answer_text,
+    }
+
+
+def attempt_from_row(row: RowMapping) -> Attempt:
+    """The inverse of attempt_row."""
+    return Attempt(
+        number=row["number"],
+        kind=AttemptKind(row["kind"]),
+        start_time=_time(row["start_time"]),
+        end_time=from_us(row["end_time"]),
+        fate=Fate(row["fate"]),
+        proves=Proves(row["proves"]),
+        reason=Reason(row["reason"]) if row["reason"] else None,
+        http_status=row["http_status"],
+        provider_code=row["provider_code"],
+        rule=row["rule"],
+        request_text=row["request_text"],
+        answer_text=row["answer_text"],
+    )
+
+
+def history_from_row(row: RowMapping) -> HistoryEntry:
+    """One move of a booking, as stored."""
+    return HistoryEntry(
+        sequence=row["sequence"],
+        from_state=State(row["from_state"]) if row["from_state"] else None,
+        to_state=State(row["to_state"]),
+        actor=row["actor"],
+        time=_time(row["time"]),
+        note=row["note"],
+    )
