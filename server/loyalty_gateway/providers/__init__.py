@@ -1,0 +1,12 @@
+"""Every vendor that the gateway speaks to, one line each."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from loyalty_gateway.providers import cashassist
+from loyalty_gateway.providers.port import Factory
+
+PROVIDERS: Final[Mapping[str, Factory]] = {
+    "cashassist": cashassist.open_adapter,
+}
+"""What opens an adapter, by the `provider` of a connection's settings."""

@@ -1,0 +1,392 @@
+"""CashAssist's verbs as the port wants them; it never retries, stores or decides on a booking."""
+
+import hashlib
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import Field, SecretStr
+
+from loyalty_gateway.domain.accounts import mask_account_id
+from loyalty_gateway.domain.amounts import CURRENCY_EXPONENTS, Money
+from loyalty_gateway.domain.errors import Fate
+from loyalty_gateway.domain.operations import (
+    BOOKING_OPERATIONS,
+    CardFacts,
+    Operation,
+    Order,
+    PointsStatement,
+    RecoveryMode,
+    Sale,
+    Support,
+    Transaction,
+    TransactionKind,
+    TransactionPage,
+)
+from loyalty_gateway.providers.cashassist import status, wire
+from loyalty_gateway.providers.cashassist.wire import HistoryPage, UnreadableAnswer
+from loyalty_gateway.providers.connection import (
+    AdapterSettingsError,
+    Connection,
+    ConnectionSettings,
+    VendorCall,
+    open_connection,
+    read_secret,
+    read_settings,
+)
+from loyalty_gateway.providers.http import HttpAnswer
+from loyalty_gateway.providers.port import Executed, Lookup, Offer, ProviderError, Send, StatusRow
+from loyalty_gateway.providers.status import find_row, read_retry_after
+from loyalty_gateway.telemetry.redaction import redact
+
+Found = TypeVar("Found")
+
+RESEND_IS_SAFE: Final = "resend_is_safe"
+STATEMENT_PAGES_MAX: Final = 20
+PROOF_MINOR: Final = 1
+SHOWN_CHARACTERS_MAX: Final = 1_000
+
+
+class Settings(ConnectionSettings):
+    """What an operator sets for a connection to CashAssist."""
+
+    api_key: SecretStr | None = Field(default=None, repr=False)
+    api_key_file: Path | None = None
+    currency: str = "CHF"
+    """The currency of every account behind this key; the vendor's answers may not name it."""
+    proof_card: str = Field(default="", max_length=64, repr=False)
+    """A card that promises may be proven on; each proof leaves a top-up of 0.01 on it."""
+
+
+class CashassistAdapter:
+    """One connection to CashAssist."""
+
+    provider = "cashassist"
+    display_name = "HS-Soft CashAssist"
+    # Assumed: the vendor's text promises keys and does not say how long they are kept.
+    key_lifetime_s = 86_400.0
+
+    def __init__(
+        self, connection: Connection, settings: Settings, api_key: str, *, is_sandbox: bool
+    ) -> None:
+        self.currency = settings.currency
+        credential = hashlib.sha256(b"cashassist api key: " + api_key.encode()).hexdigest()[:16]
+        self.target = f"{settings.base_url}|{credential}"
+        self.operations: Mapping[Operation, Offer] = {
+            Operation.GET_CARD: Offer(self.get_card),
+            Operation.GET_BALANCE: Offer(self.get_card),
+            Operation.LIST_TRANSACTIONS: Offer(self.list_transactions),
+            Operation.GET_POINTS_STATEMENT: Offer(self.get_points_statement, Support.EMULATED),
+            **{
+                operation: Offer(
+                    self.book, recovery_mode=RecoveryMode.SAFE_RESEND, promise=RESEND_IS_SAFE
+                )
+                for operation in sorted(BOOKING_OPERATIONS)
+            },
+        }
+        self._connection = connection
+        self._headers = ((wire.API_KEY_HEADER, api_key),)
+        self._proof_card = settings.proof_card
+        self._is_sandbox = is_sandbox
+
+    async def book(self, send: Send) -> Executed:
+        """A top-up, a debit or a redemption, by one request that carries the outbound id as key.
+
+        Raises:
+            ProviderError: by the TRANSPORT or STATUS table, or for a 200 that proves nothing.
+        """
+        order = send.order
+        body = wire.encode_booking(order.operation, order.account_id, order.asked, order.sale)
+        call = VendorCall(
+            operation=order.operation,
+            method="POST",
+            route=wire.ROUTES[order.operation],
+            request_text=_shown(
+                f"POST {wire.ROUTES[order.operation]}: {order.asked} on {order.account_id}, "
+                f"reference {wire.find_reference(order.sale) or '-'}, key {send.outbound_id}",
+                order.account_id,
+            ),
+            headers=(
+                *self._headers,
+                ("content-type", "application/json"),
+                (wire.KEY_HEADER, send.outbound_id),
+                *self._fault(send.fault),
+            ),
+            body=body,
+        )
+
+        def read(answer: HttpAnswer) -> Executed:
+            receipt = self._read(
+                call,
+                order.account_id,
+                answer,
+                lambda: wire.decode_booking(
+                    answer,
+                    order.operation,
+                    order.account_id,
+                    order.asked,
+                    send.outbound_id,
+                    self.currency,
+                ),
+            )
+            return Executed(
+                receipt,
+                http_status=answer.status,
+                rule="cashassist: 200, complete, and the echo fits",
+                request_text=call.request_text,
+                answer_text=_shown(wire.describe(answer), order.account_id),
+            )
+
+        return await self._connection.exchange(call, read)
+
+    async def get_card(self, lookup: Lookup) -> CardFacts:
+        """The card with both its balances.
+
+        Raises:
+            ProviderError: by the TRANSPORT or STATUS table, or for an unreadable answer.
+        """
+        return await self._get(
+            lookup,
+            wire.INFO,
+            (),
+            lambda answer: wire.decode_card(
+                answer, lookup.account_id, self.currency, datetime.now(UTC)
+            ),
+        )
+
+    async def list_transactions(self, lookup: Lookup) -> TransactionPage:
+        """One page of history; the cursor is the vendor's own.
+
+        Raises:
+            ProviderError: by the TRANSPORT or STATUS table, or for an unreadable answer.
+        """
+        return (await self._get_history(lookup)).page
+
+    async def get_points_statement(self, lookup: Lookup) -> PointsStatement:
+        """Sums over [start, end), added up from at most 20 of the vendor's pages.
+
+        Raises:
+            ProviderError: as for a page of history; REQUEST_INVALID for a longer interval.
+        """
+        transactions: list[Transaction] = []
+        points_after: list[int] = []
+        cursor = ""
+        for _ in range(STATEMENT_PAGES_MAX):
+            history = await self._get_history(
+                Lookup(
+                    lookup.operation,
+                    lookup.account_id,
+                    start=lookup.start,
+                    end=lookup.end,
+                    page_size=wire.PAGE_MAX,
+                    cursor=cursor,
+                    fault=lookup.fault if not cursor else "",
+                )
+            )
+            transactions.extend(history.page.transactions)
+            points_after.extend(history.points_after)
+            cursor = history.page.next_cursor
+            if not cursor:
+                return _statement(transactions, points_after)
+        raise ProviderError(
+            status.TOO_LONG,
+            f"the interval spans more than {STATEMENT_PAGES_MAX} pages of the provider's history; "
+            "ask for a shorter one",
+            rule=f"a statement is made of at most {STATEMENT_PAGES_MAX} pages",
+        )
+
+    async def prove(self, promise: str) -> str:
+        """Books 0.01 on the proof card twice with one key and looks for one effect.
+
+        Raises:
+            ProviderError: the vendor could not be asked.
+            LookupError: there is no proof card, or the promise does not hold.
+        """
+        if promise != RESEND_IS_SAFE:
+            raise LookupError(f"{self.provider} makes no promise called {promise}")
+        if not self._proof_card:
+            raise LookupError("the setting proof_card names no card to prove this on")
+        order = Order(
+            Operation.TOP_UP_BALANCE,
+            self._proof_card,
+            Money(self.currency, PROOF_MINOR),
+            sale=Sale(ticket_number="promise-proof"),
+        )
+        key = str(uuid.uuid4())
+        first = (await self.book(Send(order, key, 1))).receipt
+        second = (await self.book(Send(order, key, 2))).receipt
+        history = await self._get_history(
+            Lookup(Operation.LIST_TRANSACTIONS, self._proof_card), (("idempotencyKey", key),)
+        )
+        effects = [line.reference for line in history.page.transactions]
+        number = first.references[0].value
+        if not second.is_replay or second.references != first.references or effects != [number]:
+            raise LookupError(
+                f"the same top-up sent twice with one key was answered with {number} and "
+                f"{second.references[0].value}, the second "
+                f"{'marked' if second.is_replay else 'not marked'} as a replay; "
+                f"the history holds {len(effects)} bookings of that key"
+            )
+        return (
+            f"a top-up of {order.asked} on {mask_account_id(self._proof_card)} was sent twice "
+            f"with key {key}: both answers name {number}, the second as a replay, and the "
+            "history holds it once"
+        )
+
+    async def close(self) -> None:
+        """Ends every connection to the vendor."""
+        await self._connection.close()
+
+    async def _get_history(
+        self, lookup: Lookup, more: tuple[tuple[str, str], ...] = ()
+    ) -> HistoryPage:
+        query: list[tuple[str, str]] = [("limit", str(min(lookup.page_size, wire.PAGE_MAX)))]
+        if lookup.start is not None:
+            query.append(("from", wire.encode_time(lookup.start)))
+        if lookup.end is not None:
+            query.append(("to", wire.encode_time(lookup.end)))
+        if lookup.cursor:
+            query.append(("cursor", lookup.cursor))
+        return await self._get(
+            lookup,
+            wire.TRANSACTIONS,
+            (*query, *more),
+            lambda answer: wire.decode_transactions(
+                answer, lookup.account_id, self.currency
+            ).within(lookup.start, lookup.end),
+        )
+
+    async def _get(
+        self,
+        lookup: Lookup,
+        route: str,
+        query: tuple[tuple[str, str], ...],
+        decode: Callable[[HttpAnswer], Found],
+    ) -> Found:
+        call = VendorCall(
+            operation=lookup.operation,
+            method="GET",
+            route=route,
+            request_text=f"GET {route}",
+            query=(("id", lookup.account_id), *query),
+            headers=(*self._headers, *self._fault(lookup.fault)),
+        )
+        return await self._connection.exchange(
+            call,
+            lambda answer: self._read(call, lookup.account_id, answer, lambda: decode(answer)),
+        )
+
+    def _read(
+        self, call: VendorCall, account_id: str, answer: HttpAnswer, decode: Callable[[], Found]
+    ) -> Found:
+        """What a 200 holds; everything else, and a 200 that cannot be read, is refused."""
+        if answer.status == 200:
+            try:
+                return decode()
+            except UnreadableAnswer as error:
+                raise self._refused(
+                    status.UNREADABLE,
+                    f"the provider's answer proves nothing: {error}",
+                    f"200 that proves nothing: {error}",
+                    call,
+                    account_id,
+                    answer,
+                ) from error
+        code = wire.decode_error_code(answer)
+        if status.DOCUMENTED.get(code, answer.status) != answer.status:
+            row, rule = status.DEFAULT, f"{code} under HTTP {answer.status}"
+        else:
+            row, rule = find_row(status.STATUS, status.DEFAULT, call.operation, code, answer.status)
+        message = {
+            Fate.NOT_EXECUTED: f"the provider refused: {row.reason}",
+            Fate.UNKNOWN: "the provider's answer does not tell what happened",
+        }[row.fate]
+        raise self._refused(row, message, rule, call, account_id, answer, code)
+
+    def _refused(
+        self,
+        row: StatusRow,
+        message: str,
+        rule: str,
+        call: VendorCall,
+        account_id: str,
+        answer: HttpAnswer,
+        code: str = "",
+    ) -> ProviderError:
+        is_rate_limited = answer.status == 429 and row.fate is Fate.NOT_EXECUTED
+        return ProviderError(
+            row,
+            message,
+            rule=f"cashassist: {rule}",
+            http_status=answer.status,
+            provider_code=_shown(code, account_id),
+            retry_after_s=(
+                read_retry_after(answer.headers.get("retry-after")) if is_rate_limited else None
+            ),
+            request_text=call.request_text,
+            answer_text=_shown(wire.describe(answer), account_id),
+        )
+
+    def _fault(self, fault: str) -> tuple[tuple[str, str], ...]:
+        return ((wire.FAULT_HEADER, fault),) if fault and self._is_sandbox else ()
+
+
+def open_adapter(connection: str, settings: Mapping[str, Any], profile: str) -> CashassistAdapter:
+    """The adapter for one section of the configuration.
+
+    Raises:
+        AdapterSettingsError: naming each setting that cannot be used.
+    """
+    checked = read_settings(Settings, settings, profile=profile)
+    if CURRENCY_EXPONENTS.get(checked.currency) != wire.MINOR_DIGITS:
+        raise AdapterSettingsError(("currency: must be an ISO 4217 code with two decimals",))
+    api_key = read_secret("api_key", checked.api_key, checked.api_key_file)
+    return CashassistAdapter(
+        open_connection(connection, checked), checked, api_key, is_sandbox=profile == "sandbox"
+    )
+
+
+def _shown(text: str, account_id: str) -> str:
+    """A text for people: without secrets, and with the account masked wherever it stands."""
+    if account_id:
+        text = text.replace(account_id, mask_account_id(account_id))
+    return redact(text)[:SHOWN_CHARACTERS_MAX]
+
+
+def _statement(transactions: list[Transaction], points_after: list[int]) -> PointsStatement:
+    """The sums of a whole interval, newest line first.
+
+    What the vendor leaves out stays unknown: where one line does not tell its points no sum is
+    known, and the opening is told only where it explains the closing.
+    """
+    if not transactions:
+        return PointsStatement(earned=0, redeemed=0, other=0)
+    closing = _non_negative(points_after[0])
+    earned = redeemed = other = 0
+    moved = 0
+    for line in transactions:
+        if line.points is None:
+            return PointsStatement(closing=closing)
+        moved += line.points
+        if line.kind is TransactionKind.CORRECTION or line.kind is TransactionKind.OTHER:
+            other += abs(line.points)
+        elif line.points >= 0:
+            earned += line.points
+        else:
+            redeemed -= line.points
+    oldest = transactions[-1].points
+    assert oldest is not None, "every line told its points"
+    opening = points_after[-1] - oldest
+    return PointsStatement(
+        opening=_non_negative(opening) if opening + moved == points_after[0] else None,
+        earned=earned,
+        redeemed=redeemed,
+        other=other,
+        closing=closing,
+    )
+
+
+def _non_negative(points: int) -> int | None:
+    return points if points >= 0 else None

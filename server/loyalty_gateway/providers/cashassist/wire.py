@@ -1,0 +1,347 @@
+"""CashAssist's spelling: bodies out, answers in, both exact; it sends nothing and decides nothing.
+
+Every name of the vendor's fields stands in this file and nowhere else.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from loyalty_gateway.domain.amounts import MINOR_MAX, Amount, Money, Points
+from loyalty_gateway.domain.operations import (
+    Balance,
+    CardFacts,
+    Operation,
+    Receipt,
+    Reference,
+    Sale,
+    Transaction,
+    TransactionKind,
+    TransactionPage,
+)
+from loyalty_gateway.providers.http import HttpAnswer
+from loyalty_gateway.providers.strict_json import UnreadableDocument, parse_json
+
+CARDS: Final = "/cashassist/loyalty-cards"
+INFO: Final = f"{CARDS}/info"
+TRANSACTIONS: Final = f"{CARDS}/transactions"
+ROUTES: Final = {
+    Operation.TOP_UP_BALANCE: f"{CARDS}/refill",
+    Operation.DEBIT_BALANCE: f"{CARDS}/withdraw",
+    Operation.REDEEM_POINTS: f"{CARDS}/withdraw",
+}
+API_KEY_HEADER: Final = "x-api-key"
+KEY_HEADER: Final = "Idempotency-Key"
+FAULT_HEADER: Final = "X-Sandbox-Fault"
+REPLAYED_HEADER: Final = "idempotent-replayed"
+
+TRANSACTION_ID: Final = "transaction_id"
+"""How the contract calls the vendor's number of a booking."""
+
+TRANSACTION_ID_CHARACTERS_MAX: Final = 128
+PAGE_MAX: Final = 100
+REFERENCE_CHARACTERS_MAX: Final = 64
+TEXT_CHARACTERS_MAX: Final = 200
+MINOR_DIGITS: Final = 2
+
+_BOOKED_AS: Final = {
+    Operation.TOP_UP_BALANCE: "refill",
+    Operation.DEBIT_BALANCE: "withdraw",
+    Operation.REDEEM_POINTS: "withdraw",
+}
+_CARD_STATUSES: Final = {"active": "ACTIVE", "blocked": "BLOCKED"}
+_TIMESTAMP: Final = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+_CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+# What a person may be shown of an answer. Names, card ids and the vendor's free text are not
+# among them.
+_SHOWN: Final = (
+    "transactionId",
+    "type",
+    "amount",
+    "points",
+    "balanceAfter",
+    "pointsAfter",
+    "bookedAt",
+    "idempotencyKey",
+)
+
+
+class UnreadableAnswer(ValueError):
+    """An answer that does not prove what it should; the text is ours and holds none of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """A page of history with what the statement needs beside the lines themselves."""
+
+    page: TransactionPage
+    points_after: tuple[int, ...]
+
+    def within(self, start: datetime | None, end: datetime | None) -> "HistoryPage":
+        """Only the lines of [start, end): whether the vendor's `to` is inclusive is not known."""
+        kept = [
+            (line, points)
+            for line, points in zip(self.page.transactions, self.points_after, strict=True)
+            if (start is None or line.time >= start) and (end is None or line.time < end)
+        ]
+        return HistoryPage(
+            TransactionPage(tuple(line for line, _ in kept), self.page.next_cursor),
+            tuple(points for _, points in kept),
+        )
+
+
+def encode_booking(operation: Operation, account_id: str, asked: Amount, sale: Sale) -> bytes:
+    """The body of a booking; the same order always gives the same bytes.
+
+    The vendor answers a repeated key with other bytes by a conflict, so nothing that changes
+    between two attempts may stand in here.
+    """
+    members = [f'"id":{json.dumps(account_id)}']
+    if isinstance(asked, Points):
+        assert operation is Operation.REDEEM_POINTS, "only a redemption is in points"
+        members.append(f'"points":{asked.value:d}')
+    else:
+        assert operation is not Operation.REDEEM_POINTS, "a redemption is in points"
+        members.append(f'"amount":{encode_amount(asked)}')
+    if reference := find_reference(sale):
+        members.append(f'"reference":{json.dumps(reference)}')
+    return f"{{{','.join(members)}}}".encode("ascii")
+
+
+def find_reference(sale: Sale) -> str:
+    """What the vendor keeps beside the booking for the retailer, or nothing."""
+    return (sale.ticket_number or sale.order_id)[:REFERENCE_CHARACTERS_MAX]
+
+
+def encode_amount(amount: Money) -> str:
+    """A JSON number with exactly two decimals, made of whole numbers only."""
+    assert amount.minor > 0, "a booking's amount is positive"
+    units, hundredths = divmod(amount.minor, 10**MINOR_DIGITS)
+    return f"{units:d}.{hundredths:0{MINOR_DIGITS}d}"
+
+
+def encode_time(moment: datetime) -> str:
+    """RFC 3339 in UTC."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def decode_booking(
+    answer: HttpAnswer,
+    operation: Operation,
+    account_id: str,
+    asked: Amount,
+    outbound_id: str,
+    currency: str,
+) -> Receipt:
+    """The receipt in a 200, where everything that it echoes fits what was asked.
+
+    Raises:
+        UnreadableAnswer: the booking is not proven.
+    """
+    booked = _document(answer)
+    _check_account(booked, account_id)
+    if _text(booked, "type") != _BOOKED_AS[operation]:
+        raise UnreadableAnswer("the answer is to another kind of booking")
+    if "idempotencyKey" in booked and _text(booked, "idempotencyKey") != outbound_id:
+        raise UnreadableAnswer("the answer is to another booking")
+    # Which sign a withdrawal has in the echo is not documented; its size is what must fit.
+    if isinstance(asked, Points):
+        is_echo_right = "points" not in booked or abs(_points(booked, "points")) == asked.value
+    else:
+        is_echo_right = (
+            "amount" not in booked or abs(_money(booked, "amount", currency).minor) == asked.minor
+        )
+    if not is_echo_right:
+        raise UnreadableAnswer("the answer is about another amount")
+    return Receipt(
+        references=(Reference(TRANSACTION_ID, _transaction_id(booked)),),
+        applied=asked,
+        balances_after=_balances(
+            booked, "balanceAfter", "pointsAfter", currency, _time(booked, "bookedAt")
+        ),
+        is_replay=answer.headers.get(REPLAYED_HEADER, "").lower() == "true",
+    )
+
+
+def decode_card(answer: HttpAnswer, account_id: str, currency: str, now: datetime) -> CardFacts:
+    """The card in the answer to info.
+
+    Raises:
+        UnreadableAnswer: a field is missing or is not what it should be.
+    """
+    card = _document(answer)
+    _check_account(card, account_id)
+    if "currency" in card and _text(card, "currency") != currency:
+        raise UnreadableAnswer("the card is in another currency than the connection")
+    return CardFacts(
+        account_id=account_id,
+        status=_CARD_STATUSES.get(_text(card, "status"), "") if "status" in card else "",
+        display_name=_text(card, "name", is_empty_allowed=True),
+        balances=_balances(card, "balance", "points", currency, now),
+    )
+
+
+def decode_transactions(answer: HttpAnswer, account_id: str, currency: str) -> HistoryPage:
+    """One page of history, newest first.
+
+    Raises:
+        UnreadableAnswer: a line is not what it should be, or belongs to another card.
+    """
+    document = _document(answer)
+    lines = document.get("transactions")
+    if not isinstance(lines, list) or len(lines) > PAGE_MAX:
+        raise UnreadableAnswer("the history is no list, or longer than a page")
+    cursor = document.get("nextCursor")
+    if cursor is not None and not isinstance(cursor, str):
+        raise UnreadableAnswer("the cursor is not text")
+    transactions: list[Transaction] = []
+    points_after: list[int] = []
+    for line in lines:
+        if not isinstance(line, dict):
+            raise UnreadableAnswer("a line of the history is no object")
+        _check_account(line, account_id)
+        transactions.append(_transaction(line, currency))
+        points_after.append(_points(line, "pointsAfter"))
+    return HistoryPage(TransactionPage(tuple(transactions), cursor or ""), tuple(points_after))
+
+
+def decode_error_code(answer: HttpAnswer) -> str:
+    """The vendor's code in an error answer, or nothing where there is none to be believed."""
+    try:
+        document = _document(answer)
+    except UnreadableAnswer:
+        return ""
+    error = document.get("error")
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else ""
+
+
+def describe(answer: HttpAnswer) -> str:
+    """What people are shown of an answer: its status and the fields that name nobody."""
+    shown: dict[str, Any] = {}
+    try:
+        document = _document(answer)
+    except UnreadableAnswer as error:
+        return f"HTTP {answer.status}, {len(answer.body)} bytes: {error}"
+    for name in _SHOWN:
+        value = document.get(name)
+        if isinstance(value, str | int | Decimal):
+            shown[name] = str(value)[:TEXT_CHARACTERS_MAX]
+    if code := decode_error_code(answer):
+        shown["error.code"] = code
+    fields = ", ".join(f"{name} {value}" for name, value in shown.items())
+    return f"HTTP {answer.status}: {fields}" if fields else f"HTTP {answer.status}"
+
+
+def _document(answer: HttpAnswer) -> dict[str, Any]:
+    media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UnreadableAnswer("the answer is not called JSON")
+    try:
+        document = parse_json(answer.body, bytes_max=len(answer.body))
+    except UnreadableDocument as error:
+        raise UnreadableAnswer(str(error)) from error
+    if not isinstance(document, dict):
+        raise UnreadableAnswer("the answer is no object")
+    return document
+
+
+def _transaction(line: dict[str, Any], currency: str) -> Transaction:
+    kind = _text(line, "type")
+    time = _time(line, "bookedAt")
+    money = _money(line, "amount", currency) if "amount" in line else None
+    points = _points(line, "points") if "points" in line else None
+    if kind == "refill":
+        meaning = TransactionKind.TOP_UP
+        money = _signed(money, 1)
+    elif kind == "withdraw":
+        meaning = TransactionKind.DEBIT if money and money.minor else TransactionKind.REDEEM
+        money, points = _signed(money, -1), -abs(points) if points is not None else None
+    elif kind == "purchase":
+        meaning = TransactionKind.DEBIT if money and money.minor else TransactionKind.EARN
+        money = _signed(money, -1)
+    elif kind == "correction":
+        meaning = TransactionKind.CORRECTION
+    else:
+        meaning = TransactionKind.OTHER
+    return Transaction(
+        reference=_transaction_id(line),
+        time=time,
+        kind=meaning,
+        provider_kind=kind,
+        money=money,
+        points=points,
+        balances_after=_balances(line, "balanceAfter", "pointsAfter", currency, time),
+        outbound_id=_text(line, "idempotencyKey") if "idempotencyKey" in line else "",
+    )
+
+
+def _signed(money: Money | None, sign: int) -> Money | None:
+    """A refill is shown as coming in and a withdrawal as going out, however it was written."""
+    return Money(money.currency, sign * abs(money.minor)) if money is not None else None
+
+
+def _check_account(document: dict[str, Any], account_id: str) -> None:
+    if document.get("id") != account_id:
+        raise UnreadableAnswer("the answer is about another card")
+
+
+def _balances(
+    document: dict[str, Any], money_name: str, points_name: str, currency: str, as_of: datetime
+) -> tuple[Balance, ...]:
+    return (
+        Balance(_money(document, money_name, currency), as_of),
+        Balance(Points(_points(document, points_name)), as_of),
+    )
+
+
+def _text(document: dict[str, Any], name: str, *, is_empty_allowed: bool = False) -> str:
+    value = document.get(name)
+    if not isinstance(value, str) or len(value) > TEXT_CHARACTERS_MAX:
+        raise UnreadableAnswer(f"{name} is missing, too long or no text")
+    if not value and not is_empty_allowed:
+        raise UnreadableAnswer(f"{name} is empty")
+    return value
+
+
+def _transaction_id(document: dict[str, Any]) -> str:
+    value = _text(document, "transactionId")
+    if len(value) > TRANSACTION_ID_CHARACTERS_MAX or not value.isprintable():
+        raise UnreadableAnswer("transactionId is no number of a booking")
+    return value
+
+
+def _money(document: dict[str, Any], name: str, currency: str) -> Money:
+    value = document.get(name)
+    # bool is an int to Python, and no amount to anybody.
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise UnreadableAnswer(f"{name} is missing or no number")
+    try:
+        return Money.from_decimal(currency, Decimal(value))
+    except ValueError as error:
+        raise UnreadableAnswer(f"{name} is not an amount of {currency}") from error
+
+
+def _points(document: dict[str, Any], name: str) -> int:
+    value = document.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise UnreadableAnswer(f"{name} is missing or no number")
+    whole = int(value)
+    if whole != value or abs(whole) > MINOR_MAX:
+        raise UnreadableAnswer(f"{name} is no whole number of points")
+    return whole
+
+
+def _time(document: dict[str, Any], name: str) -> datetime:
+    value = _text(document, name)
+    try:
+        if not _TIMESTAMP.fullmatch(value):
+            raise ValueError(name)
+        return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise UnreadableAnswer(f"{name} is no time with a zone") from error

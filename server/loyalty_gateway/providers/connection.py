@@ -1,0 +1,303 @@
+"""Our way to one vendor: its settings, its limits, and what is shown and counted of each call.
+
+It sends nothing itself (the engine does) and knows no vendor.
+"""
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, Self, TypeVar
+from urllib.parse import urlencode, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from loyalty_gateway.domain.errors import Fate, Reason
+from loyalty_gateway.domain.operations import BOOKING_OPERATIONS, Operation
+from loyalty_gateway.providers.http import (
+    ENGINES,
+    SENTENCES,
+    TRANSPORT,
+    Engine,
+    Failure,
+    HttpAnswer,
+    HttpRequest,
+    Limits,
+    TransportFailure,
+)
+from loyalty_gateway.providers.port import ProviderError
+from loyalty_gateway.telemetry import metrics
+from loyalty_gateway.telemetry.spans import provider_span
+
+Read = TypeVar("Read")
+Model = TypeVar("Model", bound="ConnectionSettings")
+
+SECRET_BYTES_MAX: Final = 65_536
+
+
+class AdapterSettingsError(ValueError):
+    """The settings of a connection cannot be used.
+
+    Each problem begins with the setting's name inside the connection and holds no value.
+    """
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class ConnectionSettings(BaseModel):
+    """What every vendor's settings have in common; an adapter adds its own."""
+
+    # Hidden input keeps a mistyped secret out of every message that pydantic makes.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    base_url: str = Field(min_length=1, max_length=500)
+    connect_s: float = Field(default=2.0, gt=0, le=60, allow_inf_nan=False)
+    attempt_total_s: float = Field(default=15.0, gt=0, le=120, allow_inf_nan=False)
+    answer_bytes_max: int = Field(default=262_144, ge=1_024, le=16_777_216)
+    max_in_flight: int = Field(default=64, ge=1, le=1_024)
+    http_engine: Literal["pyreqwest", "httpx"] = "pyreqwest"
+    ca_file: Path | None = None
+    """PEM certificates that are trusted beside the system's, for a vendor behind a private CA."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.connect_s >= self.attempt_total_s:
+            raise ValueError("connect_s must be less than attempt_total_s")
+        return self
+
+
+def read_settings(model: type[Model], raw: Mapping[str, Any], *, profile: str) -> Model:
+    """The raw mapping as the adapter's model, its base url checked for the profile.
+
+    Raises:
+        AdapterSettingsError: naming each setting that cannot be used, without its value.
+    """
+    try:
+        settings = model.model_validate(dict(raw))
+    except ValidationError as error:
+        raise AdapterSettingsError(tuple(_problems(error))) from None
+    try:
+        base_url = check_base_url(settings.base_url, is_sandbox=profile == "sandbox")
+    except ValueError as error:
+        raise AdapterSettingsError((f"base_url: {error}",)) from None
+    return settings.model_copy(update={"base_url": base_url})
+
+
+def read_secret(name: str, value: SecretStr | None, file: Path | None) -> str:
+    """A secret given by value or by `{name}_file`, fit to be sent as a header.
+
+    Raises:
+        AdapterSettingsError: it is missing, given twice, unreadable, or no header value.
+    """
+    if (value is None) == (file is None):
+        raise AdapterSettingsError((f"{name}: give either {name} or {name}_file",))
+    if file is not None:
+        text = _read_text(f"{name}_file", file).rstrip("\r\n")
+    else:
+        assert value is not None
+        text = value.get_secret_value()
+    if not text or not all("!" <= letter <= "~" for letter in text):
+        raise AdapterSettingsError((f"{name}: must be printable ASCII without blanks",))
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class VendorCall:
+    """One exchange as an adapter wants it.
+
+    `route` is the path below the base url and is shown everywhere, so it never holds an id;
+    ids go into `query` or `body`. `request_text` is what people are shown of the request.
+    """
+
+    operation: Operation
+    method: str
+    route: str
+    request_text: str
+    query: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+class Connection:
+    """Our way to one vendor: base url, limits, and a bound on the calls in flight."""
+
+    def __init__(self, name: str, base_url: str, limits: Limits, engine: Engine) -> None:
+        parts = urlsplit(base_url)
+        self.name = name
+        self.base_url = base_url
+        self._limits = limits
+        self._engine = engine
+        self._slots = asyncio.Semaphore(limits.in_flight_max)
+        self._address = parts.hostname or ""
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+
+    async def exchange(self, call: VendorCall, read: Callable[[HttpAnswer], Read]) -> Read:
+        """Sends one request once and returns what `read` makes of the answer.
+
+        `read` is pure and raises ProviderError for an answer that is no success. A booking
+        goes over a connection of its own; a read may share one.
+
+        Raises:
+            ProviderError: by the TRANSPORT table, or as `read` raised it.
+        """
+        is_booking = call.operation in BOOKING_OPERATIONS
+        started_s = time.monotonic()
+        result = Fate.UNKNOWN.value if is_booking else Reason.INTERNAL.value
+        with provider_span(
+            method=call.method,
+            route=call.route,
+            address=self._address,
+            port=self._port,
+            attributes={
+                "loyalty.connection": self.name,
+                "loyalty.operation": call.operation.value,
+            },
+        ) as span:
+            try:
+                answer = await self._send(call, is_exclusive=is_booking)
+                span.set({"http.response.status_code": answer.status})
+                value = read(answer)
+                result = Fate.EXECUTED.value if is_booking else "OK"
+                return value
+            except ProviderError as error:
+                result = (error.status.fate if is_booking else error.status.reason).value
+                span.fail(error.status.reason.value, error.message)
+                span.set({"loyalty.rule": error.rule, "loyalty.fate": error.status.fate.value})
+                raise
+            finally:
+                metrics.provider_called(
+                    self.name, call.operation.value, result, time.monotonic() - started_s
+                )
+
+    async def close(self) -> None:
+        """Ends every connection to the vendor."""
+        await self._engine.close()
+
+    async def _send(self, call: VendorCall, *, is_exclusive: bool) -> HttpAnswer:
+        url = f"{self.base_url}{call.route}"
+        if call.query:
+            url = f"{url}?{urlencode(call.query)}"
+        request = HttpRequest(
+            method=call.method,
+            url=url,
+            headers=(
+                ("accept", "application/json"),
+                ("accept-encoding", "identity"),
+                *call.headers,
+            ),
+            body=call.body,
+            is_exclusive=is_exclusive,
+        )
+        # Until the engine is called nothing can have left; from then on only the engine knows.
+        failure = TransportFailure(Failure.NO_SLOT)
+        try:
+            async with asyncio.timeout(self._limits.total_s), self._slots:
+                failure = TransportFailure(Failure.TIMED_OUT, f"after {self._limits.total_s:g} s")
+                return await self._engine.send(request)
+        except TimeoutError:
+            pass
+        except TransportFailure as error:
+            failure = error
+        raise ProviderError(
+            TRANSPORT[failure.failure],
+            SENTENCES[failure.failure],
+            rule=f"TRANSPORT {failure.failure}",
+            request_text=call.request_text,
+            answer_text=failure.detail,
+        ) from failure
+
+
+def open_connection(name: str, settings: ConnectionSettings) -> Connection:
+    """The way to a vendor by its settings; nothing is connected before the first call.
+
+    Raises:
+        AdapterSettingsError: the file of certificates cannot be used.
+    """
+    authorities = b""
+    if settings.ca_file is not None:
+        authorities = _read_text("ca_file", settings.ca_file).encode("ascii", "replace")
+    limits = Limits(
+        connect_s=settings.connect_s,
+        total_s=settings.attempt_total_s,
+        answer_bytes_max=settings.answer_bytes_max,
+        in_flight_max=settings.max_in_flight,
+    )
+    try:
+        engine = ENGINES[settings.http_engine](
+            limits, is_https=settings.base_url.startswith("https://"), authorities=authorities
+        )
+    except (OSError, ValueError) as error:
+        # Both engines read the certificates while they are built, and fail in these ways.
+        raise AdapterSettingsError(
+            ("ca_file: holds no certificates that can be used",)
+            if authorities
+            else ("the system's trusted certificates cannot be used; is ca-certificates there?",)
+        ) from error
+    return Connection(name, settings.base_url, limits, engine)
+
+
+def check_base_url(text: str, *, is_sandbox: bool) -> str:
+    """The base url of a vendor without a slash at its end.
+
+    Plain http is for the sandbox and for this machine only. A login in the url would end up
+    in logs, so there is none; query and fragment make no sense in a base.
+
+    Raises:
+        ValueError: what is wrong, without the url.
+    """
+    if not text.isascii() or any(letter.isspace() for letter in text):
+        raise ValueError("must be ASCII without blanks")
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise ValueError("is not a URL") from error
+    if parts.scheme not in ("https", "http"):
+        raise ValueError("must begin with https://")
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user name or password")
+    if not host:
+        raise ValueError("names no host")
+    if "?" in text or "#" in text:
+        raise ValueError("must not hold a query or a fragment")
+    if parts.scheme == "http" and not (is_sandbox or _is_loopback(host)):
+        raise ValueError("must begin with https://; http is for loopback and the sandbox")
+    return text.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _problems(error: ValidationError) -> list[str]:
+    lines: list[str] = []
+    for mistake in error.errors(include_url=False, include_context=False, include_input=False):
+        place = ".".join(str(step) for step in mistake["loc"])
+        text = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "extra_forbidden":
+            text = "is not a known setting"
+        elif mistake["type"] == "missing":
+            text = "is missing"
+        lines.append(f"{place}: {text}" if place else text)
+    return lines
+
+
+def _read_text(setting: str, path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(SECRET_BYTES_MAX + 1)
+    except OSError as error:
+        raise AdapterSettingsError((f"{setting}: cannot be read: {error.strerror}",)) from None
+    if len(content) > SECRET_BYTES_MAX:
+        raise AdapterSettingsError((f"{setting}: is larger than {SECRET_BYTES_MAX} bytes",))
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise AdapterSettingsError((f"{setting}: does not hold text",)) from None

@@ -1,0 +1,56 @@
+"""How a vendor's STATUS table is read, for all vendors alike; it holds no row of its own."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from loyalty_gateway.domain.operations import Operation
+from loyalty_gateway.providers.port import StatusRow
+
+StatusTable = Mapping[tuple[Operation | None, str | int], StatusRow]
+"""Rows by (operation, or None for any; the vendor's code, or an HTTP status as a number)."""
+
+RETRY_AFTER_MIN_S = 1.0
+RETRY_AFTER_MAX_S = 300.0
+RETRY_AFTER_DEFAULT_S = 5.0
+"""How long to wait where a vendor says "too often" and nothing readable about when."""
+
+_WHOLE_SECONDS = re.compile(r"[+-]?[0-9]{1,20}")
+
+
+def find_row(
+    table: StatusTable, default: StatusRow, operation: Operation, code: str, http_status: int
+) -> tuple[StatusRow, str]:
+    """The row for an answer and the words that name it: the most exact row wins.
+
+    The order is: the code for this operation, the code, the HTTP status, the default. `code`
+    is empty where the answer carries none that can be trusted.
+    """
+    if code:
+        if (row := table.get((operation, code))) is not None:
+            return row, f"{code} to {operation}"
+        if (row := table.get((None, code))) is not None:
+            return row, code
+    if (row := table.get((None, http_status))) is not None:
+        return row, f"HTTP {http_status}"
+    return default, "default"
+
+
+def read_retry_after(value: str | None, now: datetime | None = None) -> float:
+    """Seconds to wait by a Retry-After header, always from 1 to 300.
+
+    The header is a vendor's and may be anything: seconds, a date, too large, negative, text.
+    """
+    text = (value or "").strip()
+    if _WHOLE_SECONDS.fullmatch(text):
+        seconds = float(int(text))
+    else:
+        try:
+            moment = parsedate_to_datetime(text)
+        except (ValueError, TypeError, OverflowError):
+            return RETRY_AFTER_DEFAULT_S
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        seconds = (moment - (now or datetime.now(UTC))).total_seconds()
+    return min(max(seconds, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S)
