@@ -1,0 +1,1 @@
+"""Decides about bookings; the only room that moves a booking's state."""

@@ -1,0 +1,275 @@
+"""Finds out what became of bookings in doubt; never makes a first send for an absent caller.
+
+One loop per process. It sends again only what the vendor's own rules make the same booking,
+and hands the rest to a person.
+"""
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from loyalty_gateway.booking import judge
+from loyalty_gateway.booking.connections import Connections, Link
+from loyalty_gateway.booking.flights import Flights
+from loyalty_gateway.booking.judge import Policy
+from loyalty_gateway.domain.booking import AttemptKind, Booking, State
+from loyalty_gateway.domain.errors import LoyaltyError
+from loyalty_gateway.journal.journal import Journal
+from loyalty_gateway.journal.sealing import Keyring
+from loyalty_gateway.journal.writer import Change
+from loyalty_gateway.providers.port import Send
+from loyalty_gateway.telemetry import metrics
+from loyalty_gateway.telemetry.spans import booking_span
+
+log = logging.getLogger(__name__)
+
+_LOOK_AT_LEAST_EVERY_S = 5.0
+_TAKE_MAX = 50
+_KICK_EVERY_S = 1.0
+_WHILE_PAUSED_S = 60.0
+
+
+class Recovery:
+    """The loop, its steps, and the callers' right to have a step taken now."""
+
+    def __init__(
+        self,
+        flights: Flights,
+        journal: Journal,
+        keyring: Keyring,
+        connections: Connections,
+        policy: Policy,
+        *,
+        tenant: str,
+        lease_s: float,
+        parallel_max: int,
+    ) -> None:
+        self._flights = flights
+        self._journal = journal
+        self._keyring = keyring
+        self._connections = connections
+        self._policy = policy
+        self._tenant = tenant
+        self._lease_s = lease_s
+        self._parallel_max = parallel_max
+        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._kicked: dict[str, float] = {}
+        self._wake = asyncio.Event()
+        self._due: datetime | None = None
+        self._task: asyncio.Task[None] | None = None
+        flights.attach(self)
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self, timeout_s: float) -> None:
+        """Ends the loop and waits for the steps that run."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        steps = set(self._busy.values())
+        if steps:
+            _, left = await asyncio.wait(steps, timeout=timeout_s)
+            for step in left:
+                step.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+    # --- what the flights need -----------------------------------------------------------------
+
+    def is_busy(self, booking_id: str) -> bool:
+        return booking_id in self._busy
+
+    def wake(self, due: datetime | None = None) -> None:
+        if due is None or self._due is None or due < self._due:
+            self._due = due
+            self._wake.set()
+
+    def kick(self, booking: Booking) -> None:
+        now_s = asyncio.get_running_loop().time()
+        last_s = self._kicked.get(booking.booking_id)
+        if booking.booking_id in self._busy or (
+            last_s is not None and now_s - last_s < _KICK_EVERY_S
+        ):
+            return
+        self._kicked[booking.booking_id] = now_s
+        if len(self._kicked) > 10_000:
+            self._kicked = {
+                key: at for key, at in self._kicked.items() if now_s - at < _KICK_EVERY_S
+            }
+        if len(self._busy) < self._parallel_max:
+            self._launch(booking)
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._look()
+                await self._count()
+            except LoyaltyError as error:
+                log.warning("Recovery could not read the journal: %s", error.message)
+            except Exception:
+                # A task's root: the loop must outlive whatever one round met.
+                log.exception("A round of recovery failed")
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Sleeps until the next booking is due, something new comes, or a while has passed."""
+        wait_s = _LOOK_AT_LEAST_EVERY_S
+        try:
+            self._due = await self._journal.next_due_time(self._tenant)
+        except LoyaltyError:
+            self._due = None
+        if self._due is not None and len(self._busy) < self._parallel_max:
+            due_s = (self._due - self._journal.now()).total_seconds()
+            # Bookings that are due but busy must not turn this loop into a hot one.
+            wait_s = min(wait_s, max(0.05, due_s))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _look(self) -> None:
+        room = self._parallel_max - len(self._busy)
+        if room <= 0:
+            return
+        due = await self._journal.due(self._tenant, self._journal.now(), _TAKE_MAX)
+        for booking in due:
+            if booking.booking_id not in self._busy and room > 0:
+                room -= 1
+                self._launch(booking)
+
+    def _launch(self, booking: Booking) -> None:
+        task = asyncio.create_task(self._step(booking))
+        self._busy[booking.booking_id] = task
+
+        def ended(done: asyncio.Task[None]) -> None:
+            self._busy.pop(booking.booking_id, None)
+            self._wake.set()
+            if not done.cancelled() and (error := done.exception()) is not None:
+                log.error("Recovery of %s failed", booking.name, exc_info=error)
+
+        task.add_done_callback(ended)
+
+    async def _count(self) -> None:
+        now = self._journal.now()
+        doubts = reviews = 0
+        oldest_s = 0.0
+        for row in await self._journal.unresolved(self._tenant):
+            if row.state is State.NEEDS_REVIEW:
+                reviews += row.count
+            elif row.state is State.IN_DOUBT:
+                doubts += row.count
+                if row.oldest is not None:
+                    oldest_s = max(oldest_s, (now - row.oldest).total_seconds())
+        metrics.in_doubt(doubts, oldest_s)
+        metrics.needs_review(reviews)
+
+    # --- one step -----------------------------------------------------------------------------
+
+    async def _step(self, booking: Booking) -> None:
+        match booking.state:
+            case State.RESERVED:
+                await self._close_abandoned(booking)
+            case State.SENDING:
+                if self._flights.is_flying(booking):
+                    await self._renew(booking)
+                else:
+                    await self._flights.abandon(booking, "its lease ran out without an end")
+            case State.IN_DOUBT:
+                await self._find_out(booking)
+            case state:
+                raise AssertionError(f"{state} has no step of recovery")
+
+    async def _close_abandoned(self, booking: Booking) -> None:
+        now = self._journal.now()
+        closed = replace(
+            booking,
+            state=State.NOT_EXECUTED,
+            epoch=booking.epoch + 1,
+            next_attempt_time=None,
+            settle_time=now,
+        )
+        await self._flights.move(
+            Change(booking, closed, "recovery", "nobody repeated it, and nothing was booked")
+        )
+
+    async def _renew(self, booking: Booking) -> None:
+        """The owner still works on it: its own time limit will end it, not this loop."""
+        await asyncio.sleep(_KICK_EVERY_S)
+
+    async def _find_out(self, booking: Booking) -> None:
+        link = self._connections.find(booking.connection)
+        now = self._journal.now()
+        if link is None:
+            await self._give_up(booking, "its connection is not configured any more")
+            return
+        if link.is_paused:
+            later = replace(
+                booking,
+                epoch=booking.epoch + 1,
+                next_attempt_time=now + timedelta(seconds=_WHILE_PAUSED_S),
+            )
+            await self._flights.move(Change(booking, later, "recovery", "connection is paused"))
+            return
+        if booking.cancel_requested or not judge.may_resend(link.means(booking), now):
+            await self._give_up(booking, "resending is not allowed (any more)")
+            return
+        await self._resend(booking, link, now)
+
+    async def _resend(self, booking: Booking, link: Link, now: datetime) -> None:
+        assert booking.order is not None and booking.account_sealed is not None
+        try:
+            account_id = self._keyring.unseal(
+                booking.account_sealed, f"{booking.tenant}/{booking.booking_id}"
+            )
+        except LookupError:
+            await self._give_up(booking, "the key that seals its account id is gone")
+            return
+        lease_until = now + timedelta(seconds=self._lease_s)
+        claimed = replace(
+            booking,
+            epoch=booking.epoch + 1,
+            owner=self._journal.boot_id,
+            lease_until=lease_until,
+            next_attempt_time=lease_until,
+            attempt_count=booking.attempt_count + 1,
+            # Counted before it is sent: a crash from here on leaves one more doubt, not less.
+            doubtful_attempts=booking.doubtful_attempts + 1,
+            sent_time=now,
+        )
+        change = Change(booking, claimed, "recovery", "sends it again under the same id")
+        if not await self._journal.change(change):
+            return
+        attributes: dict[str, str | int | bool] = {
+            "loyalty.booking": booking.name,
+            "loyalty.connection": booking.connection,
+            "loyalty.provider": booking.provider,
+            "loyalty.attempt": claimed.attempt_count,
+        }
+        with booking_span("booking.recovery", attributes, link_to=booking.trace_parent) as span:
+            send = Send(
+                replace(booking.order, account_id=account_id),
+                booking.outbound_id,
+                claimed.attempt_count,
+            )
+            verdict = await self._flights.attempt(link, send, span)
+            settled = await self._flights.settle(
+                claimed, verdict, link, actor="recovery", kind=AttemptKind.RESEND, span=span
+            )
+        metrics.recovery_finished(booking.connection, settled.state.value)
+
+    async def _give_up(self, booking: Booking, why: str) -> None:
+        after = replace(
+            booking,
+            state=State.NEEDS_REVIEW,
+            epoch=booking.epoch + 1,
+            owner="",
+            lease_until=None,
+            next_attempt_time=None,
+        )
+        await self._flights.move(Change(booking, after, "recovery", why))
+        metrics.recovery_finished(booking.connection, after.state.value)

@@ -1,0 +1,133 @@
+"""Tells a booking's story in words, from the journal alone; it never guesses."""
+
+from datetime import datetime
+
+from loyalty_gateway.domain.booking import (
+    TRANSITIONS,
+    Attempt,
+    AttemptKind,
+    Booking,
+    HistoryEntry,
+    State,
+    Step,
+    Story,
+    WhoseFault,
+)
+from loyalty_gateway.domain.errors import Fate, Reason
+
+_FAULTS: dict[Reason, WhoseFault] = {
+    Reason.INSUFFICIENT_BALANCE: WhoseFault.CALLER,
+    Reason.ACCOUNT_NOT_FOUND: WhoseFault.CALLER,
+    Reason.ACCOUNT_NOT_ACTIVE: WhoseFault.CALLER,
+    Reason.ACCOUNT_ALREADY_EXISTS: WhoseFault.CALLER,
+    Reason.CODE_INVALID: WhoseFault.CALLER,
+    Reason.CODE_EXPIRED: WhoseFault.CALLER,
+    Reason.CANCELLED_BEFORE_ARRIVAL: WhoseFault.CALLER,
+    Reason.DEADLINE_TOO_SHORT: WhoseFault.CALLER,
+    Reason.PROVIDER_DECLINED: WhoseFault.PROVIDER,
+    Reason.PROVIDER_INTERNAL: WhoseFault.PROVIDER,
+    Reason.PROVIDER_PENDING: WhoseFault.PROVIDER,
+    Reason.PROVIDER_ANSWER_UNREADABLE: WhoseFault.PROVIDER,
+    Reason.PROVIDER_RATE_LIMITED: WhoseFault.PROVIDER,
+    Reason.PROVIDER_UNREACHABLE: WhoseFault.UNKNOWN,
+    Reason.PROVIDER_KEY_CONFLICT: WhoseFault.UNKNOWN,
+    Reason.PROVIDER_CREDENTIALS_REJECTED: WhoseFault.GATEWAY,
+    Reason.PROVIDER_ACCESS_DENIED: WhoseFault.GATEWAY,
+    Reason.PROVIDER_REJECTED_ARGUMENT: WhoseFault.CALLER,
+    Reason.ADAPTER_ROUTE_INVALID: WhoseFault.GATEWAY,
+    Reason.JOURNAL_UNAVAILABLE: WhoseFault.GATEWAY,
+    Reason.INTERNAL: WhoseFault.GATEWAY,
+}
+"""Whose fault a reason is; a broken line between us and a vendor is nobody's to know."""
+
+_NEXT: dict[State, str] = {
+    State.RESERVED: "Nothing is booked. The caller may repeat the same request_id; if nobody"
+    " does, the booking is closed without effect.",
+    State.SENDING: "The vendor is being asked; its answer or the time limit ends this.",
+    State.IN_DOUBT: "The gateway sends the same booking again under the same id, which the"
+    " vendor answers as it answered, or would have answered, the first one.",
+    State.REVERSING: "The undo is under way.",
+    State.NEEDS_REVIEW: "No machine can find out. Compare the account's statement at the vendor"
+    " with this booking, then record the truth with `loyalty bookings resolve`.",
+    State.SUCCEEDED: "Nothing: the booking is done.",
+    State.DECLINED: "Nothing: the vendor refused, and nothing was booked.",
+    State.NOT_EXECUTED: "Nothing: the request_id is closed, and nothing was booked.",
+    State.REVERSED: "Nothing: the booking was undone.",
+}
+assert set(_NEXT) == set(State), "every state has a next step"
+
+_FATE_WORDS: dict[Fate, str] = {
+    Fate.EXECUTED: "it was booked",
+    Fate.NOT_EXECUTED: "this attempt booked nothing",
+    Fate.UNKNOWN: "which proves nothing",
+}
+
+
+def tell(
+    booking: Booking, history: list[HistoryEntry], attempts: list[Attempt]
+) -> Story:
+    """The story so far; steps are in the order in which they happened."""
+    # An attempt ends just before the move that it caused is written.
+    dated = [
+        (entry.time, 1, Step(entry.time, _history_words(booking, entry))) for entry in history
+    ]
+    dated += [
+        (_attempt_time(attempt, history), 0, _attempt_step(booking, attempt, history))
+        for attempt in attempts
+    ]
+    steps = tuple(step for _, _, step in sorted(dated, key=lambda item: item[:2]))
+    return Story(
+        booking,
+        steps,
+        _whose_fault(booking, attempts),
+        _NEXT[booking.state],
+        booking.next_attempt_time,
+    )
+
+
+def _attempt_time(attempt: Attempt, history: list[HistoryEntry]) -> datetime:
+    if attempt.end_time is not None:
+        return attempt.end_time
+    later = [entry.time for entry in history if entry.time > attempt.start_time]
+    return later[-1] if later else attempt.start_time
+
+
+def _history_words(booking: Booking, entry: HistoryEntry) -> str:
+    if entry.from_state == entry.to_state:
+        words = entry.note or "looked at again"
+    else:
+        words = TRANSITIONS[(entry.from_state, entry.to_state)]
+        if entry.from_state is None and entry.to_state is State.SENDING and booking.order:
+            words = (
+                f"{booking.operation} of {booking.order.asked} on account {booking.masked_id} at"
+                f" {booking.connection} was written down before anything was sent"
+            )
+        if entry.note:
+            words = f"{words} ({entry.note})"
+    who = {"caller": "for the caller", "recovery": "by recovery"}.get(
+        entry.actor, f"by {entry.actor}"
+    )
+    return f"{entry.to_state}: {words}, {who}."
+
+
+def _attempt_step(booking: Booking, attempt: Attempt, history: list[HistoryEntry]) -> Step:
+    kind = "sent to" if attempt.kind is AttemptKind.SEND else "sent again to"
+    answer = (
+        f"HTTP {attempt.http_status}" if attempt.http_status is not None else "no HTTP answer"
+    )
+    if attempt.provider_code:
+        answer = f"{answer}, code {attempt.provider_code}"
+    text = (
+        f"Attempt {attempt.number} was {kind} {booking.provider}: {answer};"
+        f" {_FATE_WORDS[attempt.fate]} (rule: {attempt.rule})."
+    )
+    return Step(_attempt_time(attempt, history), text, attempt)
+
+
+def _whose_fault(booking: Booking, attempts: list[Attempt]) -> WhoseFault:
+    if booking.reason is not None:
+        return _FAULTS.get(booking.reason, WhoseFault.UNKNOWN)
+    troubles = [attempt.reason for attempt in attempts if attempt.reason is not None]
+    if troubles:
+        return _FAULTS.get(troubles[0], WhoseFault.UNKNOWN)
+    return WhoseFault.NOBODY
