@@ -1,0 +1,52 @@
+"""Translates the service Balance."""
+
+from loyalty.v1 import balance_pb2
+from loyalty_gateway.booking.calls import BookingCall, ReadAnswer, ReadCall
+from loyalty_gateway.domain.errors import Violation
+from loyalty_gateway.domain.operations import CardFacts, Operation
+from loyalty_gateway.rpc.codec.calls import decode_booking, decode_read
+from loyalty_gateway.rpc.codec.types import (
+    Envelope,
+    decode_money,
+    encode_account,
+    encode_balance,
+)
+
+
+def decode_get_balance(
+    message: balance_pb2.GetBalanceRequest, envelope: Envelope, problems: list[Violation]
+) -> ReadCall:
+    """Balance.GetBalance."""
+    return decode_read(Operation.GET_BALANCE, message, envelope, problems)
+
+
+def encode_get_balance(answer: ReadAnswer) -> balance_pb2.GetBalanceResponse:
+    """The account's balances."""
+    found = answer.found
+    assert isinstance(found, CardFacts), "GetBalance finds a card's facts"
+    return balance_pb2.GetBalanceResponse(
+        account=encode_account(answer.connection, answer.account_token, answer.masked_id),
+        balances=[encode_balance(balance) for balance in found.balances],
+    )
+
+
+def decode_top_up_balance(
+    message: balance_pb2.TopUpBalanceRequest, envelope: Envelope, problems: list[Violation]
+) -> BookingCall:
+    """Balance.TopUpBalance."""
+    asked = decode_money(message.amount, "amount", problems)
+    return decode_booking(Operation.TOP_UP_BALANCE, message, asked, envelope, problems)
+
+
+def decode_debit_balance(
+    message: balance_pb2.DebitBalanceRequest, envelope: Envelope, problems: list[Violation]
+) -> BookingCall:
+    """Balance.DebitBalance."""
+    return decode_booking(
+        Operation.DEBIT_BALANCE,
+        message,
+        decode_money(message.amount, "amount", problems),
+        envelope,
+        problems,
+        allow_partial=message.allow_partial,
+    )

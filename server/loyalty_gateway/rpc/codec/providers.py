@@ -1,0 +1,131 @@
+"""Translates the service Providers."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loyalty.v1 import providers_pb2, types_pb2
+from loyalty_gateway.booking.calls import (
+    Capability,
+    ConnectionFacts,
+    ConnectionState,
+    Promise,
+    PromiseSource,
+)
+from loyalty_gateway.domain.errors import Violation
+from loyalty_gateway.domain.operations import Support
+from loyalty_gateway.rpc.codec.bookings import RECOVERY_MODES
+from loyalty_gateway.rpc.codec.types import (
+    Envelope,
+    connection_id,
+    decode_page_size,
+    set_time,
+)
+
+CONNECTION_STATES: dict[ConnectionState, providers_pb2.ConnectionState.ValueType] = {
+    ConnectionState.OK: providers_pb2.CONNECTION_STATE_OK,
+    ConnectionState.DEGRADED: providers_pb2.CONNECTION_STATE_DEGRADED,
+    ConnectionState.CREDENTIALS_REJECTED: providers_pb2.CONNECTION_STATE_CREDENTIALS_REJECTED,
+    ConnectionState.PAUSED: providers_pb2.CONNECTION_STATE_PAUSED,
+}
+SUPPORTS: dict[Support, providers_pb2.Support.ValueType] = {
+    Support.NATIVE: providers_pb2.SUPPORT_NATIVE,
+    Support.EMULATED: providers_pb2.SUPPORT_EMULATED,
+    Support.UNSUPPORTED: providers_pb2.SUPPORT_UNSUPPORTED,
+}
+PROMISE_SOURCES: dict[PromiseSource, providers_pb2.PromiseSource.ValueType] = {
+    PromiseSource.PROVEN: providers_pb2.PROMISE_SOURCE_PROVEN,
+    PromiseSource.DECLARED: providers_pb2.PROMISE_SOURCE_DECLARED,
+    PromiseSource.DEFAULT: providers_pb2.PROMISE_SOURCE_DEFAULT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionPage:
+    """Which part of the connections is asked for: at most `size`, after the one named `after`."""
+
+    size: int
+    after: str
+
+
+def decode_list_connections(
+    message: providers_pb2.ListConnectionsRequest, envelope: Envelope, problems: list[Violation]
+) -> ConnectionPage:
+    """Providers.ListConnections. The token holds the last connection of the page before."""
+    after = ""
+    if message.page.page_token:
+        try:
+            after = urlsafe_b64decode(message.page.page_token.encode()).decode()
+        except ValueError:
+            problems.append(
+                Violation("page.page_token", "must be a next_page_token of this request")
+            )
+    return ConnectionPage(decode_page_size(message.page), after)
+
+
+def cut_page(
+    page: ConnectionPage, connections: Sequence[ConnectionFacts]
+) -> tuple[Sequence[ConnectionFacts], str]:
+    """The page's connections, by name, and the token of the next page."""
+    following = sorted(
+        (facts for facts in connections if facts.connection > page.after),
+        key=lambda facts: facts.connection,
+    )
+    shown = following[: page.size]
+    is_last = len(shown) == len(following)
+    token = "" if is_last else urlsafe_b64encode(shown[-1].connection.encode()).decode()
+    return shown, token
+
+
+def encode_list_connections(
+    page: tuple[Sequence[ConnectionFacts], str],
+) -> providers_pb2.ListConnectionsResponse:
+    """One page of connections and the token of the next."""
+    connections, next_page_token = page
+    return providers_pb2.ListConnectionsResponse(
+        connections=[
+            providers_pb2.Connection(
+                name=f"connections/{facts.connection}",
+                provider=facts.provider,
+                display_name=facts.display_name,
+                state=CONNECTION_STATES[facts.state],
+                unresolved_count=facts.unresolved_count,
+            )
+            for facts in connections
+        ],
+        next_page_token=next_page_token,
+    )
+
+
+def decode_get_capabilities(
+    message: providers_pb2.GetCapabilitiesRequest, envelope: Envelope, problems: list[Violation]
+) -> str:
+    """Providers.GetCapabilities: the connection's id."""
+    return connection_id(message.connection)
+
+
+def encode_capability(capability: Capability) -> providers_pb2.Capability:
+    """What a connection can do for one rpc."""
+    mode = capability.recovery_mode
+    return providers_pb2.Capability(
+        service=capability.operation.service,
+        method=capability.operation.method,
+        support=SUPPORTS[capability.support],
+        recovery_mode=(
+            types_pb2.RECOVERY_MODE_UNSPECIFIED if mode is None else RECOVERY_MODES[mode]
+        ),
+        promises=[_encode_promise(promise) for promise in capability.promises],
+        partial_amounts=capability.partial_amounts,
+        needed_fields=capability.needed_fields,
+    )
+
+
+def _encode_promise(promise: Promise) -> providers_pb2.Promise:
+    message = providers_pb2.Promise(
+        name=promise.name,
+        value="yes" if promise.value else "no",
+        source=PROMISE_SOURCES[promise.source],
+        evidence=promise.evidence,
+    )
+    set_time(message.time, promise.time)
+    return message

@@ -1,0 +1,187 @@
+"""Translates the messages that every service shares; what does not fit becomes a violation."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.money_pb2 import Money as MoneyMessage
+
+from loyalty.v1 import types_pb2
+from loyalty_gateway.booking.calls import AccountKey
+from loyalty_gateway.domain import operations
+from loyalty_gateway.domain.amounts import CURRENCY_EXPONENTS, Amount, Money, Points
+from loyalty_gateway.domain.errors import Violation
+
+PAGE_SIZE_DEFAULT = 50
+
+_NANO_DIGITS = 9
+_CONNECTION_PREFIX = "connections/"
+_BOOKING_PREFIX = "bookings/"
+# What a card reader delivers instead of the number: sentinels, field separators.
+_TRACK_DATA = re.compile(r"[%;?^]|\d{12,}=")
+_SEPARATORS = re.compile(r"[._:-]")
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What comes with a message and is not in it.
+
+    `actor` names the caller for the journal. `deadline` is event-loop time by which the answer
+    must be given. `fault` is the sandbox's wish for a fault, empty everywhere else.
+    """
+
+    tenant: str
+    actor: str
+    deadline: float
+    fault: str = ""
+
+
+def connection_id(text: str) -> str:
+    """The id in `connections/{id}` or `{id}`."""
+    return text.removeprefix(_CONNECTION_PREFIX)
+
+
+def booking_id(name: str) -> str:
+    """The id in `bookings/{id}`."""
+    return name.removeprefix(_BOOKING_PREFIX)
+
+
+def decode_account(
+    message: types_pb2.AccountRef, field: str, problems: list[Violation]
+) -> AccountKey:
+    """The account that the caller means; track data is refused, it is not an id."""
+    if message.id and _TRACK_DATA.search(message.id):
+        problems.append(
+            Violation(f"{field}.id", "must be the id alone; track data must not be sent")
+        )
+    return AccountKey(connection_id(message.connection), message.id, message.token)
+
+
+def decode_request_id(text: str, problems: list[Violation]) -> str:
+    """The request id; one that looks like a card number is refused, since it is kept in plain."""
+    digits = _SEPARATORS.sub("", text)
+    if 13 <= len(digits) <= 19 and digits.isascii() and digits.isdigit() and passes_luhn(digits):
+        problems.append(Violation("request_id", "must not look like a card number; use a UUID"))
+    return text
+
+
+def passes_luhn(digits: str) -> bool:
+    """Whether the last digit is the check digit that card numbers have."""
+    total = 0
+    for index, digit in enumerate(reversed(digits)):
+        value = int(digit) * (index % 2 + 1)
+        total += value - 9 if value > 9 else value
+    return total % 10 == 0
+
+
+def decode_money(message: MoneyMessage, field: str, problems: list[Violation]) -> Money:
+    """The exact amount. What the currency cannot express is a violation, never rounded."""
+    currency = message.currency_code
+    if currency not in CURRENCY_EXPONENTS:
+        problems.append(Violation(f"{field}.currency_code", "must be an ISO 4217 currency in use"))
+        return Money("XXX", 0)
+    value = Decimal(message.units) + Decimal(message.nanos).scaleb(-_NANO_DIGITS)
+    try:
+        return Money.from_decimal(currency, value)
+    except ValueError:
+        digits = CURRENCY_EXPONENTS[currency]
+        problems.append(
+            Violation(field, f"must fit the currency: at most {digits} digits after the point")
+        )
+        return Money(currency, 0)
+
+
+def encode_money(money: Money) -> MoneyMessage:
+    """The amount as whole units and nanos of the same sign."""
+    exponent = CURRENCY_EXPONENTS[money.currency]
+    units, rest = divmod(abs(money.minor), 10**exponent)
+    nanos = rest * 10 ** (_NANO_DIGITS - exponent)
+    sign = -1 if money.minor < 0 else 1
+    return MoneyMessage(currency_code=money.currency, units=sign * units, nanos=sign * nanos)
+
+
+def decode_points(message: types_pb2.PointsAmount) -> Points:
+    """The points, in the unit that the caller names."""
+    return Points(message.value, message.unit)
+
+
+def encode_points(points: Points) -> types_pb2.PointsAmount:
+    """The points with their unit."""
+    return types_pb2.PointsAmount(value=points.value, unit=points.unit)
+
+
+def encode_amount(amount: Amount) -> types_pb2.Amount:
+    """Money or points, whichever it is."""
+    if isinstance(amount, Money):
+        return types_pb2.Amount(money=encode_money(amount))
+    return types_pb2.Amount(points=encode_points(amount))
+
+
+def encode_balance(balance: operations.Balance) -> types_pb2.AccountBalance:
+    """One balance with the moment at which it was true."""
+    message = types_pb2.AccountBalance()
+    if isinstance(balance.amount, Money):
+        message.kind = types_pb2.BALANCE_KIND_STORED_VALUE
+        message.money.CopyFrom(encode_money(balance.amount))
+    else:
+        message.kind = types_pb2.BALANCE_KIND_POINTS
+        message.points.CopyFrom(encode_points(balance.amount))
+    set_time(message.as_of, balance.as_of)
+    return message
+
+
+def set_time(message: Timestamp, time: datetime | None) -> None:
+    """Fills a timestamp; None leaves it absent."""
+    if time is not None:
+        message.FromDatetime(time)
+
+
+def decode_interval(
+    message: types_pb2.Interval, field: str, problems: list[Violation]
+) -> tuple[datetime | None, datetime | None]:
+    """Both ends in UTC; an absent end is None."""
+
+    def end(name: str, timestamp: Timestamp) -> datetime | None:
+        if not message.HasField(name):  # type: ignore[arg-type]
+            return None
+        try:
+            return timestamp.ToDatetime(UTC)
+        except (ValueError, OverflowError):
+            problems.append(Violation(f"{field}.{name}", "must be a time in the years 1 to 9999"))
+            return None
+
+    return end("start_time", message.start_time), end("end_time", message.end_time)
+
+
+def decode_page_size(message: types_pb2.Page) -> int:
+    """How many items to answer at most."""
+    return message.page_size or PAGE_SIZE_DEFAULT
+
+
+def decode_sale(message: types_pb2.Sale) -> operations.Sale:
+    """The till's side of a booking."""
+    return operations.Sale(
+        order_id=message.order_id,
+        ticket_number=message.ticket_number,
+        store_id=message.store_id,
+        point_of_sale_id=message.point_of_sale_id,
+        device_id=message.device_id,
+        merchant_name=message.merchant_name,
+        cashier_id=message.cashier_id,
+        caller_reference=message.caller_reference,
+    )
+
+
+def encode_account(connection: str, token: str, masked_id: str) -> types_pb2.Account:
+    """An account without its plain id."""
+    return types_pb2.Account(connection=connection, token=token, masked_id=masked_id)
+
+
+def encode_receipt_line(line: operations.ReceiptLine) -> types_pb2.ReceiptLine:
+    """A line that the till must print."""
+    message = types_pb2.ReceiptLine(label=line.label, text=line.text)
+    if line.amount is not None:
+        message.amount.CopyFrom(encode_money(line.amount))
+    return message
