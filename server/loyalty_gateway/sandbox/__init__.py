@@ -1,0 +1,26 @@
+"""Plays the vendors on loopback, in a process of its own; it must never import the gateway.
+
+Nothing is loaded here until it is asked for, so that naming the room costs a server nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loyalty_gateway.sandbox.cashassist.player import CashassistPlayer as CashassistPlayer
+    from loyalty_gateway.sandbox.process import PlayersProcess as PlayersProcess
+    from loyalty_gateway.sandbox.stage import Settings as Settings
+
+__all__ = ["CashassistPlayer", "PlayersProcess", "Settings"]
+
+_HOMES = {
+    "CashassistPlayer": "loyalty_gateway.sandbox.cashassist.player",
+    "PlayersProcess": "loyalty_gateway.sandbox.process",
+    "Settings": "loyalty_gateway.sandbox.stage",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

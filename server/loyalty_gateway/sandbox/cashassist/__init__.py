@@ -1,0 +1,1 @@
+"""The vendor CashAssist: its cards, its OpenAPI document, and the player that speaks it."""

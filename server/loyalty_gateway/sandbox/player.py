@@ -1,0 +1,207 @@
+"""A player: one vendor on one loopback port over real HTTP; it must never listen anywhere else.
+
+What a vendor says is in its own folder; this module holds what is the same for all of them: the
+socket, the ledger's life, the log of exchanges, and answers that arrive broken or not at all.
+"""
+
+import logging
+import socket
+import struct
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from aiohttp import web
+from multidict import CIMultiDictProxy
+
+from loyalty_gateway.sandbox import control
+from loyalty_gateway.sandbox.book import Book, CardSeed
+from loyalty_gateway.sandbox.faults import Answer
+from loyalty_gateway.sandbox.ledger import Ledger
+from loyalty_gateway.sandbox.stage import Exchange, Settings, Stage
+
+HOST = "127.0.0.1"
+BODY_BYTES_MAX = 65_536
+BACKLOG = 1024
+SHUTDOWN_TIMEOUT_S = 2.0
+# A linger time of zero makes the kernel send a reset in place of an orderly end.
+_LINGER_NOT_AT_ALL = struct.pack("ii", 1, 0)
+
+logger = logging.getLogger(__name__)
+
+
+class PortTaken(Exception):
+    """The port cannot be listened on; the text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as it came over the wire; `body` is None when it was larger than is read."""
+
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...]
+    headers: CIMultiDictProxy[str]
+    body: bytes | None
+    exchange: Exchange
+
+
+class Player(ABC):
+    """Plays one vendor from `start` to `stop`. The ledger in `data_dir` outlives the player.
+
+    `port` 0 takes a free one. `seed` chooses the past of the cards, `is_reset` forgets what was
+    booked before. `now` is the vendor's clock in Unix seconds.
+    """
+
+    name: ClassVar[str]
+    # The path at which the vendor's routes begin, as in its own base URL.
+    base_path: ClassVar[str]
+
+    def __init__(
+        self,
+        data_dir: Path | str,
+        port: int = 0,
+        *,
+        settings: Settings | None = None,
+        seed: int = 1,
+        is_reset: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.ledger = Ledger(Path(data_dir) / f"{self.name}.sqlite3")
+        self.stage = Stage(settings or Settings(), now)
+        self.seed = seed
+        self._port = port
+        self._is_reset = is_reset
+        self._runner: web.ServerRunner | None = None
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port; the port is known once it has started."""
+        return f"http://{HOST}:{self._port}"
+
+    @property
+    def base_url(self) -> str:
+        """What a client of the vendor is configured with."""
+        return self.origin + self.base_path
+
+    @property
+    def control_url(self) -> str:
+        """Where the control surface begins."""
+        return self.origin + control.PREFIX
+
+    async def start(self) -> None:
+        """Open the ledger and listen.
+
+        Raises: PortTaken; LedgerUnusable when another process has the ledger.
+        """
+        try:
+            listener = socket.create_server((HOST, self._port), backlog=BACKLOG)
+        except OSError as error:
+            raise PortTaken(
+                f"{HOST}:{self._port} cannot be listened on ({error.strerror}); choose another"
+                f" --{self.name}-port, or 0 for any"
+            ) from error
+        try:
+            await self.ledger.open(self.card_seeds(), is_reset=self._is_reset)
+        except BaseException:
+            listener.close()
+            raise
+        self._port = listener.getsockname()[1]
+        self._runner = web.ServerRunner(
+            web.Server(self._serve, access_log=None), shutdown_timeout=SHUTDOWN_TIMEOUT_S
+        )
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener, backlog=BACKLOG).start()
+
+    async def stop(self) -> None:
+        """Answer what is being answered, then close; the ledger stays on disk."""
+        if self._runner is None:
+            return
+        self.stage.close()
+        await self._runner.cleanup()
+        self._runner = None
+        await self.ledger.close()
+
+    async def reset(self) -> None:
+        """Back to the seeded cards, empty logs and the first settings, while it runs."""
+
+        def start_again(book: Book) -> None:
+            book.clear()
+            book.seed(self.card_seeds())
+
+        self.stage.reset()
+        await self.ledger.run(start_again)
+
+    @abstractmethod
+    def card_seeds(self) -> Sequence[CardSeed]:
+        """Every card of a fresh ledger."""
+
+    @abstractmethod
+    def shown_cards(self) -> list[dict[str, Any]]:
+        """The cards to play with, as JSON, without the hidden ones."""
+
+    @abstractmethod
+    async def answer(self, call: Call) -> Answer:
+        """What the vendor answers, and how broken."""
+
+    @abstractmethod
+    def internal_error(self) -> Answer:
+        """The vendor's envelope for a defect of its own."""
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        body = await _read_body(request)
+        query = tuple(request.query.items())
+        if request.path.startswith(control.PREFIX):
+            answer = await control.answer(self, request.method, request.path, query, body)
+            return await self._send(request, answer)
+        exchange = self.stage.log(request.method, request.path)
+        call = Call(request.method, request.path, query, request.headers, body, exchange)
+        try:
+            answer = await self.answer(call)
+        except Exception:
+            logger.exception("the %s player failed", self.name)
+            answer = self.internal_error()
+        # Noted before the bytes leave, so that whoever has the answer also finds it in the log.
+        exchange.delivery = answer.delivery
+        exchange.status = None if answer.delivery == "none" else answer.status
+        return await self._send(request, answer)
+
+    async def _send(self, request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+        if answer.delivery == "none":
+            self._hang_up(request)
+            return web.Response()
+        headers = {"Server": f"{self.name}-sandbox", "Content-Type": answer.content_type}
+        headers.update(answer.headers)
+        if answer.delivery == "whole":
+            return web.Response(status=answer.status, headers=headers, body=answer.body)
+        half = web.StreamResponse(status=answer.status, headers=headers)
+        half.content_length = len(answer.body)
+        await half.prepare(request)
+        await half.write(answer.body[: len(answer.body) // 2])
+        if request.transport is not None:
+            request.transport.close()
+        return half
+
+    def _hang_up(self, request: web.BaseRequest) -> None:
+        """Close the socket without an answer; what aiohttp then writes goes nowhere."""
+        transport = request.transport
+        if transport is None:
+            return
+        if self.stage.settings.hang_up == "reset":
+            transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT_AT_ALL
+            )
+            transport.abort()
+        else:
+            transport.close()
+
+
+async def _read_body(request: web.BaseRequest) -> bytes | None:
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        return None
+    return body if len(body) <= BODY_BYTES_MAX else None
