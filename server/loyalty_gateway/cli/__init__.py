@@ -1,0 +1,208 @@
+"""The command line: what can be asked and how it ends; it must never show a stack trace.
+
+The modules behind the commands are loaded when a command is run, so that `loyalty --help` is
+quick and one command does not pay for the libraries of another.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+
+from loyalty_gateway import __version__
+from loyalty_gateway.cli.failure import REFUSED_EXIT_CODE, USAGE_EXIT_CODE, CommandFailed
+
+INTERRUPTED_EXIT_CODE = 130
+
+_HELP = """One gRPC contract for many loyalty vendors; every booking exactly once, or you are
+told why not.
+
+Begin with `loyalty sandbox`: it plays the vendors on this machine and prints what to type next.
+"""
+
+_EPILOGUE = """Examples:
+
+```
+loyalty sandbox
+loyalty serve --config /etc/loyalty/loyalty.toml
+loyalty bookings list --state IN_DOUBT --state NEEDS_REVIEW
+loyalty bookings explain till-7-000123
+```
+
+Environment:
+
+- `LOYALTY_SERVER`: the running server that `bookings` and `connections` ask
+- `LOYALTY_LISTEN`, `LOYALTY_ADMIN_LISTEN`, `LOYALTY_METRICS_LISTEN`: where a server listens
+- `LOYALTY_CONFIG`: the configuration file; every setting in it has a `LOYALTY_*` variable too
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration.
+"""
+
+app = App(
+    name="loyalty",
+    help=_HELP,
+    help_epilogue=_EPILOGUE,
+    help_format="markdown",
+    version=__version__,
+    default_parameter=Parameter(show_env_var=True),
+)
+app.command(
+    "loyalty_gateway.cli.bookings:bookings_app",
+    name="bookings",
+    help="Look into the journal of a running server, and end a doubt.",
+)
+app.command(
+    "loyalty_gateway.cli.bookings:connections_app",
+    name="connections",
+    help="See the connections of a running server and what each can do.",
+)
+
+ConfigFile = Annotated[
+    Path | None,
+    Parameter(name="--config", env_var="LOYALTY_CONFIG", help="The configuration file (TOML)."),
+]
+_Listen = Annotated[
+    str | None,
+    Parameter(help="Where to answer gRPC, HOST:PORT (also LOYALTY_LISTEN; else 127.0.0.1:50051)."),
+]
+_AdminListen = Annotated[
+    str | None,
+    Parameter(help="Where to answer health checks (also LOYALTY_ADMIN_LISTEN)."),
+]
+_MetricsListen = Annotated[
+    str | None,
+    Parameter(help="Where to serve Prometheus metrics (also LOYALTY_METRICS_LISTEN)."),
+]
+
+
+@app.command(
+    help_epilogue="""Examples:
+
+```
+loyalty sandbox
+loyalty sandbox --data-dir /tmp/second --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0
+```
+"""
+)
+def sandbox(
+    *,
+    data_dir: Annotated[
+        Path, Parameter(help="The folder of the journal, the vendors' ledgers, keys and logs.")
+    ] = Path(".sandbox"),
+    reset: Annotated[
+        bool,
+        Parameter(
+            negative=(), show_default=False, help="Forget first what was booked here before."
+        ),
+    ] = False,
+    listen: _Listen = None,
+    admin_listen: _AdminListen = None,
+    metrics_listen: _MetricsListen = None,
+) -> int:
+    """Start a server with played vendors on this machine, and print what to type next.
+
+    Everything is kept in one folder, so that it goes on where it was. Ctrl-C stops it; killing
+    the server does not end the vendors, and nothing that was sent is forgotten.
+    """
+    from loyalty_gateway.cli.sandbox import run_sandbox
+
+    return run_sandbox(
+        data_dir,
+        is_reset=reset,
+        listen=listen,
+        admin_listen=admin_listen,
+        metrics_listen=metrics_listen,
+    )
+
+
+@app.command(help_epilogue="Example: `loyalty serve --config /etc/loyalty/loyalty.toml`")
+def serve(*, config: ConfigFile = None) -> int:
+    """Run the server in production, until SIGTERM.
+
+    A setting that is missing, unknown or unsafe stops the start and is named. Callers are not
+    authenticated yet, so only loopback addresses are served, unless the configuration says that a
+    proxy which you trust stands before them. SIGTERM drains: what was sent is finished first.
+    """
+    from loyalty_gateway.cli.configuration import read_settings
+
+    settings = read_settings(config, {}, required_profile="production")
+    from loyalty_gateway.app import run
+
+    return run(settings)
+
+
+@app.command(help_epilogue="Example: `loyalty migrate --config /etc/loyalty/loyalty.toml`")
+def migrate(*, config: ConfigFile = None) -> None:
+    """Bring the journal's tables to this version; the server does the same when it starts."""
+    from loyalty_gateway.cli.configuration import read_settings
+
+    settings = read_settings(config, {})
+    from loyalty_gateway.app import migrate
+
+    migrate(settings)
+
+
+@app.command(
+    name="config", help_epilogue="Example: `loyalty config --config /etc/loyalty/loyalty.toml`"
+)
+def show_config(*, config: ConfigFile = None) -> None:
+    """Print the effective settings as JSON: the file, then the LOYALTY_* variables; secrets masked."""
+    import json
+
+    from loyalty_gateway.cli.configuration import read_settings
+    from loyalty_gateway.config import masked
+
+    print(json.dumps(masked(read_settings(config, {})), indent=2, ensure_ascii=False))
+
+
+@app.command(help_epilogue="Example: `loyalty version`")
+def version() -> None:
+    """Print the version of this program and of what it runs on."""
+    import platform
+    from importlib.metadata import version as version_of
+
+    print(f"loyalty-gateway {__version__}")
+    print(f"python {platform.python_version()}, grpcio {version_of('grpcio')}")
+
+
+@app.command(name="_serve-sandbox", show=False)
+def serve_sandbox(
+    *,
+    config: Annotated[Path, Parameter(name="--config")],
+    listen: str | None = None,
+    admin_listen: str | None = None,
+    metrics_listen: str | None = None,
+) -> int:
+    """The server inside `loyalty sandbox`; not for people."""
+    from loyalty_gateway.cli.sandbox import serve_sandbox
+
+    return serve_sandbox(
+        config, listen=listen, admin_listen=admin_listen, metrics_listen=metrics_listen
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and gives its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except CycloptsError as error:
+        print(f"loyalty: {_one_line(error)} See `loyalty --help`.", file=sys.stderr)
+        return USAGE_EXIT_CODE
+    except CommandFailed as failure:
+        failure.show(is_json="--json" in words)
+        return failure.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED_EXIT_CODE
+    except BrokenPipeError:
+        # The reader has seen enough, as `head` does; Python must not complain at its exit.
+        sys.stdout = None  # type: ignore[assignment]
+        return REFUSED_EXIT_CODE
+    return result if isinstance(result, int) else 0
+
+
+def _one_line(error: CycloptsError) -> str:
+    return " ".join(str(error).split())

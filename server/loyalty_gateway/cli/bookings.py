@@ -1,0 +1,346 @@
+"""`loyalty bookings` and `loyalty connections`: what people ask a running server; it decides nothing."""
+
+import re
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal, TypeVar
+
+from cyclopts import App, Parameter
+
+from loyalty.v1 import bookings_pb2, providers_pb2, types_pb2
+from loyalty_gateway.cli import screen
+from loyalty_gateway.cli.client import Server, connect, to_json
+from loyalty_gateway.cli.failure import CommandFailed, UsageFailed
+
+PAGE_SIZE_MAX = 200
+LIST_LIMIT_MAX = 10_000
+TIMEOUT_S_MAX = 60.0
+
+KeyedRequest = TypeVar(
+    "KeyedRequest",
+    bookings_pb2.GetBookingRequest,
+    bookings_pb2.ExplainBookingRequest,
+    bookings_pb2.CancelBookingRequest,
+)
+StateName = Literal[
+    "RESERVED",
+    "SENDING",
+    "IN_DOUBT",
+    "REVERSING",
+    "NEEDS_REVIEW",
+    "SUCCEEDED",
+    "DECLINED",
+    "NOT_EXECUTED",
+    "REVERSED",
+]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Where the question goes and how its answer is printed; shared by every command here."""
+
+    server: Annotated[
+        str,
+        Parameter(env_var="LOYALTY_SERVER", help="The running server, HOST:PORT.", group="Server"),
+    ] = "127.0.0.1:50051"
+    timeout: Annotated[
+        float, Parameter(help="Seconds to wait for an answer, 0.3 to 60.", group="Server")
+    ] = 10.0
+    json: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="Print one JSON document (the contract's message) for programs.",
+            group="Server",
+        ),
+    ] = False
+
+
+bookings_app = App(
+    name="bookings",
+    help="""Look into the journal of a running server, and end a doubt.
+
+    A booking is named by its name (`bookings/…`) or by the caller's request_id.
+    """,
+    help_epilogue="""Examples:
+
+```
+loyalty bookings list --state IN_DOUBT --state NEEDS_REVIEW --since 24h
+loyalty bookings explain till-7-000123
+loyalty bookings resolve till-7-000123 --ask-now
+```
+""",
+)
+connections_app = App(
+    name="connections",
+    help="See the connections of a running server and what each can do.",
+    help_epilogue="Example: `loyalty connections list`",
+)
+
+BookingName = Annotated[
+    str, Parameter(name="NAME", help="`bookings/…`, or the caller's request_id.")
+]
+
+
+@bookings_app.command(
+    name="list",
+    help_epilogue="Example: `loyalty bookings list --state NEEDS_REVIEW --connection cashassist --since 7d`",
+)
+def list_bookings(
+    *,
+    state: Annotated[
+        tuple[StateName, ...],
+        Parameter(
+            negative=(), show_default=False, help="Only this state; may be given more than once."
+        ),
+    ] = (),
+    connection: Annotated[str, Parameter(help="Only this connection.", show_default=False)] = "",
+    since: Annotated[
+        str,
+        Parameter(
+            help="Only bookings created since: 30m, 24h, 7d, or a time as in RFC 3339.",
+            show_default=False,
+        ),
+    ] = "",
+    limit: Annotated[int, Parameter(help="At most this many, 1 to 10000.")] = 50,
+    asked: Asked = Asked(),
+) -> None:
+    """List bookings, the newest first."""
+    if not 1 <= limit <= LIST_LIMIT_MAX:
+        raise UsageFailed(f"--limit must be from 1 to {LIST_LIMIT_MAX}.")
+    request = bookings_pb2.ListBookingsRequest(connection=connection)
+    request.states.extend(
+        types_pb2.BookingState.Value(f"BOOKING_STATE_{name}") for name in dict.fromkeys(state)
+    )
+    if since:
+        request.created.start_time.FromDatetime(read_since(since, datetime.now(UTC)))
+    answer = bookings_pb2.ListBookingsResponse()
+    with _open(asked) as server:
+        while len(answer.bookings) < limit:
+            request.page.page_size = min(PAGE_SIZE_MAX, limit - len(answer.bookings))
+            request.page.page_token = answer.next_page_token
+            page = server.call(server.bookings.ListBookings, request)
+            answer.bookings.extend(page.bookings)
+            answer.next_page_token = page.next_page_token
+            if not page.next_page_token:
+                break
+    if asked.json:
+        print(to_json(answer))
+    else:
+        is_cut = bool(answer.next_page_token)
+        screen.show_bookings(screen.Screen(), answer.bookings, is_cut=is_cut)
+
+
+@bookings_app.command(
+    name="show",
+    help_epilogue="Example: `loyalty bookings show till-7-000123 --json`",
+)
+def show_booking(name: BookingName, /, *, asked: Asked = Asked()) -> None:
+    """Show everything that is known of one booking today."""
+    with _open(asked) as server:
+        booking = _get(server, name)
+    _show(booking, asked)
+
+
+@bookings_app.command(
+    name="explain",
+    help_epilogue="Example: `loyalty bookings explain till-7-000123`",
+)
+def explain_booking(name: BookingName, /, *, asked: Asked = Asked()) -> None:
+    """Tell the story of a booking: each step, whose fault it is, what happens next."""
+    request = _naming(bookings_pb2.ExplainBookingRequest(), name)
+    with _open(asked) as server:
+        story = server.call(server.bookings.ExplainBooking, request)
+    if asked.json:
+        print(to_json(story))
+    else:
+        screen.show_story(screen.Screen(), story)
+
+
+@bookings_app.command(
+    name="cancel",
+    help_epilogue="Example: `loyalty bookings cancel till-7-000123`",
+)
+def cancel_booking(name: BookingName, /, *, asked: Asked = Asked()) -> None:
+    """Give a booking up.
+
+    What was not sent never will be; what was sent is undone where the operation has an undo, and
+    else the refusal tells its true outcome. A request_id that never arrived is closed for ever.
+    """
+    request = _naming(bookings_pb2.CancelBookingRequest(), name)
+    with _open(asked) as server:
+        booking = server.call(server.bookings.CancelBooking, request).booking
+    _show(booking, asked)
+
+
+@bookings_app.command(
+    name="resolve",
+    help_epilogue="""Examples:
+
+```
+loyalty bookings resolve till-7-000123 --ask-now
+loyalty bookings resolve till-7-000123 --outcome executed
+    --evidence "vendor ticket 4711" --reason "their back office shows the withdrawal"
+```
+""",
+)
+def resolve_booking(
+    name: BookingName,
+    /,
+    *,
+    ask_now: Annotated[
+        bool,
+        Parameter(
+            negative=(), show_default=False, help="Let the gateway ask the provider at once."
+        ),
+    ] = False,
+    outcome: Annotated[
+        Literal["executed", "not-executed"] | None,
+        Parameter(help="What a person has found out.", show_default=False),
+    ] = None,
+    evidence: Annotated[
+        str,
+        Parameter(
+            help="What proves it: the provider's reference, a ticket of its support.",
+            show_default=False,
+        ),
+    ] = "",
+    reason: Annotated[str, Parameter(help="Why you decide so.", show_default=False)] = "",
+    yes: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Do not ask for confirmation.")
+    ] = False,
+    asked: Asked = Asked(),
+) -> None:
+    """End a doubt: ask the provider now, or record what a person has found out.
+
+    A recorded outcome is final and is answered to every repeat of the request_id, so a terminal
+    is asked for confirmation first.
+    """
+    if ask_now == (outcome is not None):
+        raise UsageFailed("give exactly one of --ask-now and --outcome.")
+    if ask_now and (evidence or reason):
+        raise UsageFailed("--evidence and --reason belong to --outcome, not to --ask-now.")
+    if outcome and not (evidence.strip() and reason.strip()):
+        raise UsageFailed("--outcome needs --evidence and --reason: the journal keeps both.")
+    with _open(asked) as server:
+        if outcome:
+            booking = _get(server, name)
+            _confirm(booking, outcome, asked, is_agreed=yes)
+            name = booking.name
+        elif not _is_booking_name(name):
+            name = _get(server, name).name
+        request = bookings_pb2.ResolveBookingRequest(name=name)
+        if outcome:
+            word = outcome.replace("-", "_").upper()
+            request.decision.outcome = types_pb2.Outcome.Value(f"OUTCOME_{word}")
+            request.decision.evidence = evidence
+            request.decision.reason = reason
+        else:
+            request.ask_now.SetInParent()
+        booking = server.call(server.bookings.ResolveBooking, request).booking
+    _show(booking, asked)
+
+
+@connections_app.command(name="list", help_epilogue="Example: `loyalty connections list`")
+def list_connections(*, asked: Asked = Asked()) -> None:
+    """List the connections: whether each works, and how many of its bookings are unresolved."""
+    request = providers_pb2.ListConnectionsRequest()
+    request.page.page_size = PAGE_SIZE_MAX
+    answer = providers_pb2.ListConnectionsResponse()
+    with _open(asked) as server:
+        while True:
+            page = server.call(server.providers.ListConnections, request)
+            answer.connections.extend(page.connections)
+            request.page.page_token = page.next_page_token
+            if not page.next_page_token or len(answer.connections) >= LIST_LIMIT_MAX:
+                break
+    if asked.json:
+        print(to_json(answer))
+    else:
+        screen.show_connections(screen.Screen(), answer.connections)
+
+
+@connections_app.command(
+    name="capabilities",
+    help_epilogue="Example: `loyalty connections capabilities cashassist`",
+)
+def show_capabilities(
+    connection: Annotated[str, Parameter(name="CONNECTION", help="The connection's id.")],
+    /,
+    *,
+    asked: Asked = Asked(),
+) -> None:
+    """Show what a connection can do and how it recovers a lost answer."""
+    request = providers_pb2.GetCapabilitiesRequest(connection=connection)
+    with _open(asked) as server:
+        answer = server.call(server.providers.GetCapabilities, request)
+    if asked.json:
+        print(to_json(answer))
+    else:
+        screen.show_capabilities(screen.Screen(), connection, answer)
+
+
+def read_since(text: str, now: datetime) -> datetime:
+    """The moment that a text names: a span before now, or a time with a zone (none means UTC)."""
+    span = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if span:
+        unit_s = {"s": 1, "m": 60, "h": 3600, "d": 86_400}[span[2]]
+        moment = now - timedelta(seconds=int(span[1]) * unit_s)
+    else:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise UsageFailed(
+                "--since must be a span such as 30m, 24h or 7d, or a time such as "
+                "2026-01-31T08:00:00Z."
+            ) from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(moment, datetime(1970, 1, 1, tzinfo=UTC))
+
+
+def _open(asked: Asked) -> AbstractContextManager[Server]:
+    if not 0.3 <= asked.timeout <= TIMEOUT_S_MAX:
+        raise UsageFailed(f"--timeout must be from 0.3 to {TIMEOUT_S_MAX:g} seconds.")
+    if not re.fullmatch(r"\S+:\d{1,5}", asked.server):
+        raise UsageFailed("--server (LOYALTY_SERVER) must be HOST:PORT, such as 127.0.0.1:50051.")
+    return connect(asked.server, asked.timeout)
+
+
+def _is_booking_name(name: str) -> bool:
+    # A request_id cannot hold a slash, so the two never look alike.
+    return name.startswith("bookings/")
+
+
+def _naming(request: KeyedRequest, name: str) -> KeyedRequest:
+    if _is_booking_name(name):
+        request.name = name
+    else:
+        request.request_id = name
+    return request
+
+
+def _get(server: Server, name: str) -> types_pb2.Booking:
+    request = _naming(bookings_pb2.GetBookingRequest(), name)
+    return server.call(server.bookings.GetBooking, request).booking
+
+
+def _show(booking: types_pb2.Booking, asked: Asked) -> None:
+    if asked.json:
+        print(to_json(booking))
+    else:
+        screen.show_booking(screen.Screen(), booking)
+
+
+def _confirm(booking: types_pb2.Booking, outcome: str, asked: Asked, *, is_agreed: bool) -> None:
+    """A person at a terminal sees what is about to be settled; a script has decided already."""
+    if is_agreed or asked.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    screen.show_booking(screen.Screen(sys.stderr), booking)
+    print(f"\nRecord this booking as {outcome.upper()}, for ever? [y/N] ", end="", file=sys.stderr)
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise CommandFailed("nothing was changed.")

