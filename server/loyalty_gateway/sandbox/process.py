@@ -17,7 +17,7 @@ class PlayersNotStarted(Exception):
 
 
 class PlayersProcess:
-    """The players in a process and a session of their own, so that Ctrl-C reaches only us.
+    """The players, detached from our terminal, so that Ctrl-C reaches only us.
 
     `options` are further arguments of the command, such as `--reset`. The process ends by
     itself when the one that started it is gone; what it complains of is in `players.log`.

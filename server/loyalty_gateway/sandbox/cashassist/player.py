@@ -84,6 +84,11 @@ class CashassistPlayer(Player):
     name = "cashassist"
     base_path = "/v1"
 
+    async def start(self) -> None:
+        # Reading the document takes a while; no first caller should wait for it.
+        document()
+        await super().start()
+
     def card_seeds(self) -> Sequence[CardSeed]:
         return card_seeds(self.seed)
 
