@@ -71,6 +71,9 @@ TRANSITIONS: dict[tuple[State | None, State], str] = {
     (State.SENDING, State.NEEDS_REVIEW): "the answer can only be judged by a person",
     (State.RESERVED, State.NOT_EXECUTED): "abandoned or cancelled before anything was booked",
     (State.IN_DOUBT, State.IN_DOUBT): "recovery works on it",
+    (State.SENDING, State.SENDING): "recovery took it up, since its owner was silent",
+    (State.RESERVED, State.RESERVED): "recovery took it up",
+    (State.REVERSING, State.REVERSING): "recovery took it up",
     (State.IN_DOUBT, State.SUCCEEDED): "found to have been booked",
     (State.IN_DOUBT, State.DECLINED): "found to have been refused",
     (State.IN_DOUBT, State.NOT_EXECUTED): "found not to have been booked",
@@ -120,6 +123,8 @@ class Booking:
     recovery_tries: int = 0
     reason: Reason | None = None
     provider_code: str = ""
+    incident: str = ""
+    """What a doubt belongs to: the same for all that one trouble caused."""
     applied: Amount | None = None
     balances_after: tuple[Balance, ...] = ()
     references: tuple[Reference, ...] = ()

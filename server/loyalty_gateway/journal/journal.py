@@ -1,22 +1,17 @@
-"""The journal on SQLite: opened under a file lock, migrated, checked, written in groups.
+"""The journal: written in groups by one thread, read by a few, on either kind of database.
 
 Every method either answers from disk or raises JOURNAL_UNAVAILABLE; nothing is cached.
 """
 
 import asyncio
-import fcntl
-import os
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, text
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import QueuePool
 
 from loyalty_gateway.domain.booking import Attempt, Booking, HistoryEntry, State
 from loyalty_gateway.journal import schema
@@ -27,15 +22,15 @@ from loyalty_gateway.journal.rows import (
     history_from_row,
     to_us,
 )
-from loyalty_gateway.journal.writer import Change, Opened, Opening, Writer, unavailable
+from loyalty_gateway.journal.store import JournalRefused, Store
+from loyalty_gateway.journal.writer import Change, Claim, Opened, Opening, Writer, unavailable
+
+__all__ = ["Journal", "JournalRefused", "ListQuery", "PromiseRow", "Unresolved"]
 
 _T = TypeVar("_T")
-_READERS = 2
-_BUSY_TIMEOUT_MS = 5_000
-
-
-class JournalRefused(Exception):
-    """The journal cannot be used as it is; the text says why and what to do."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_READERS = 4
+_BACKGROUND_READERS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,109 +74,62 @@ class Unresolved:
 
 
 class Journal:
-    """One SQLite file and the process that owns it. `boot_id` is that ownership."""
+    """A store and this process in it; `boot_id` is what this process owns bookings by."""
 
-    def __init__(self, path: Path, boot_id: str) -> None:
+    def __init__(self, store: Store, boot_id: str) -> None:
         self.boot_id = boot_id
-        self._path = path
-        self._lock_file: int | None = None
-        self._engine: Engine | None = None
-        self._writer: Writer | None = None
+        self._store = store
+        self._writer = Writer(store)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="journal-reader")
-        self._last_us = 0
+        self._background = ThreadPoolExecutor(
+            _BACKGROUND_READERS, thread_name_prefix="journal-background"
+        )
 
     # --- life ---------------------------------------------------------------------------
 
     async def start(self, salt_check: bytes) -> None:
-        """Locks, opens, migrates and checks the file.
+        """Opens, migrates and checks the database.
 
         Raises:
-            JournalRefused: the file is another process's, another deployment's, newer than
-                this program, or not as durable as promised.
+            JournalRefused: it is another process's, another deployment's, newer than this
+                program, not to be had, or not as durable as promised.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock_file = lock_file(self._path)
-        await asyncio.to_thread(self._open, salt_check)
-        assert self._engine is not None
-        self._writer = Writer(self._engine, self._now_us)
-        self._writer.start()
-
-    def _open(self, salt_check: bytes) -> None:
-        self._engine = make_engine(self._path)
-        if current_revision(self._engine) != schema.REVISION:
-            migrate(self._engine)
-        with self._engine.begin() as connection:
-            self._check_durability(connection)
-            self._check_deployment(connection, salt_check)
-
-    @staticmethod
-    def _check_durability(connection: Connection) -> None:
-        mode = connection.execute(text("PRAGMA journal_mode")).scalar_one()
-        synchronous = connection.execute(text("PRAGMA synchronous")).scalar_one()
-        if mode != "wal" or synchronous != 2:
-            raise JournalRefused(
-                f"The journal's file is in mode {mode} with synchronous={synchronous}; it must"
-                " be wal and 2 (FULL). Is the file on a network share?"
-            )
-
-    @staticmethod
-    def _check_deployment(connection: Connection, salt_check: bytes) -> None:
-        known = connection.execute(
-            select(schema.deployment.c.value).where(schema.deployment.c.name == "salt_check")
-        ).scalar_one_or_none()
-        if known is None:
-            connection.execute(
-                schema.deployment.insert().values(name="salt_check", value=salt_check)
-            )
-        elif known != salt_check:
-            raise JournalRefused(
-                "The outbound salt is not the one this journal was made with; with another salt"
-                " no booking would be recognised again. Restore the original"
-                " keys.outbound_salt."
-            )
+        await asyncio.to_thread(self._store.start, salt_check)
+        await self._writer.start()
 
     async def stop(self) -> None:
-        """Writes what waits, closes the file and gives the lock back."""
-        if self._writer is not None:
-            await self._writer.stop()
+        """Writes what waits, closes the database and gives a lock back."""
+        await self._writer.stop()
         await asyncio.to_thread(self._readers.shutdown)
-        if self._engine is not None:
-            self._engine.dispose()
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
+        await asyncio.to_thread(self._background.shutdown)
+        await asyncio.to_thread(self._store.stop)
 
     @property
     def is_healthy(self) -> bool:
         """Whether the last write went to disk."""
-        return self._writer is not None and self._writer.is_healthy
+        return self._writer.is_healthy
 
-    # --- time: one clock for everything that is stored ------------------------------------
-
-    def _now_us(self) -> int:
-        # Never backwards within one process, so that history sorts as it happened.
-        self._last_us = max(self._last_us + 1, time.time_ns() // 1000)
-        return self._last_us
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may own bookings of this journal."""
+        return self._store.is_shared
 
     def now(self) -> datetime:
-        """The journal's clock."""
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self._now_us())
+        """The database's clock: one for everything that is stored."""
+        return _EPOCH + timedelta(microseconds=self._store.now_us())
 
     # --- writes ---------------------------------------------------------------------------
 
     async def open(self, opening: Opening) -> Opened:
         """Inserts a booking or finds the one that has its request_id. On disk on return."""
-        assert self._writer is not None, "started"
         return await self._writer.open(opening)
 
     async def change(self, change: Change) -> bool:
         """Moves a booking on. False when it is no longer as `change.before` says."""
-        assert self._writer is not None, "started"
         return await self._writer.change(change)
 
     async def save_promise(self, tenant: str, row: PromiseRow) -> None:
         """Records what `prove` found, over what was known before."""
-        assert self._writer is not None, "started"
 
         def work(connection: Connection) -> None:
             table = schema.promise
@@ -208,19 +156,21 @@ class Journal:
 
     # --- reads ----------------------------------------------------------------------------
 
-    async def _read(self, query: Callable[[Connection], _T]) -> _T:
-        engine = self._engine
-        assert engine is not None, "started"
+    async def _read(
+        self, query: Callable[[Connection], _T], *, is_background: bool = False
+    ) -> _T:
+        store = self._store
 
         def run() -> _T:
+            engine = store.background if is_background else store.engine
             try:
                 with engine.connect() as connection:
-                    connection.begin()
                     return query(connection)
             except SQLAlchemyError as error:
                 raise unavailable(error) from error
 
-        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+        threads = self._background if is_background else self._readers
+        return await asyncio.get_running_loop().run_in_executor(threads, run)
 
     async def find(
         self, tenant: str, *, booking_id: str = "", request_id: str = ""
@@ -282,24 +232,25 @@ class Journal:
 
         return await self._read(query)
 
-    async def due(self, tenant: str, now: datetime, limit: int) -> Sequence[Booking]:
-        """Open bookings whose next step is due, the longest due first."""
+    async def claim(self, tenant: str, lease_s: float, limit: int) -> Sequence[Booking]:
+        """Takes due open bookings that nobody holds, the longest due first, for a lease."""
+        claim = Claim(tenant, self.boot_id, round(lease_s * 1_000_000), limit)
+        ids = await self._writer.claim(claim)
         table = schema.booking
         statement = (
             select(table)
             .where(
                 table.c.tenant == tenant,
-                table.c.state.in_([State.SENDING, State.IN_DOUBT, State.REVERSING, State.RESERVED]),
-                table.c.next_attempt_time <= to_us(now),
+                table.c.booking_id.in_(ids),
+                table.c.owner == self.boot_id,
             )
-            .order_by(table.c.next_attempt_time)
-            .limit(limit)
+            .order_by(table.c.create_time)
         )
 
         def query(connection: Connection) -> Sequence[Booking]:
             return [booking_from_row(row) for row in connection.execute(statement).mappings()]
 
-        return await self._read(query)
+        return await self._read(query, is_background=True) if ids else []
 
     async def next_due_time(self, tenant: str) -> datetime | None:
         """When the next open booking is due, or None."""
@@ -317,7 +268,7 @@ class Journal:
                 ).scalar_one()
             )
 
-        return await self._read(query)
+        return await self._read(query, is_background=True)
 
     async def sending_of_other_boots(self, tenant: str, limit: int) -> Sequence[Booking]:
         """Bookings left in SENDING by a process that is gone."""
@@ -335,7 +286,7 @@ class Journal:
         def query(connection: Connection) -> Sequence[Booking]:
             return [booking_from_row(row) for row in connection.execute(statement).mappings()]
 
-        return await self._read(query)
+        return await self._read(query, is_background=True)
 
     async def story(
         self, tenant: str, booking_id: str
@@ -386,7 +337,7 @@ class Journal:
                 for row in connection.execute(statement)
             ]
 
-        return await self._read(query)
+        return await self._read(query, is_background=True)
 
     async def names_of(
         self, tenant: str, connection_id: str, outbound_ids: Sequence[str]
@@ -436,95 +387,3 @@ class Journal:
             ]
 
         return await self._read(query)
-
-
-def lock_file(path: Path) -> int:
-    """Takes the journal for this process. Raises JournalRefused when another one has it."""
-    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise JournalRefused(
-            f"The journal {path} is in use by another process; a SQLite journal belongs to one."
-        ) from error
-    return descriptor
-
-
-def make_engine(path: Path) -> Engine:
-    """An engine whose every connection is durable (WAL, synchronous FULL) and explicit."""
-    if not path.exists():
-        # Born private: the file holds sealed account ids.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    engine = create_engine(
-        f"sqlite:///{path}",
-        poolclass=QueuePool,
-        pool_size=_READERS + 1,
-        max_overflow=1,
-        pool_timeout=_BUSY_TIMEOUT_MS / 1000,
-    )
-
-    @event.listens_for(engine, "connect")
-    def _prepare(dbapi_connection: Any, _record: Any) -> None:
-        # The driver must not begin transactions of its own: BEGIN is ours, below.
-        dbapi_connection.isolation_level = None
-        cursor = dbapi_connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
-
-    return engine
-
-
-def current_revision(engine: Engine) -> str:
-    """The migration that a journal stands at; empty for a new file."""
-    with engine.connect() as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return ""
-        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()  # type: ignore[no-any-return]
-
-
-def migrate_file(path: Path) -> None:
-    """Brings a journal's file to this program's schema, while no process uses it.
-
-    Raises:
-        JournalRefused: it is in use, or was made by a newer program.
-    """
-    descriptor = lock_file(path)
-    try:
-        engine = make_engine(path)
-        if current_revision(engine) != schema.REVISION:
-            migrate(engine)
-        engine.dispose()
-    finally:
-        os.close(descriptor)
-
-
-def migrate(engine: Engine) -> None:
-    """Brings a journal to this program's schema, forward only.
-
-    Raises:
-        JournalRefused: the journal was made by a newer program.
-    """
-    # Imported late: alembic is needed once in a journal's life and takes long to import.
-    from alembic import command
-    from alembic.config import Config
-    from alembic.util import CommandError
-
-    config = Config()
-    config.set_main_option("script_location", "loyalty_gateway.journal:migrations")
-    try:
-        with engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    except CommandError as error:
-        raise JournalRefused(
-            f"The journal stands at a schema this program does not know ({error}); run the"
-            " version of the gateway that last used it, or a newer one."
-        ) from error

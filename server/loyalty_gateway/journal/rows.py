@@ -151,6 +151,7 @@ def mutable_row(booking: Booking) -> dict[str, Any]:
         "recovery_tries": booking.recovery_tries,
         "reason": booking.reason.value if booking.reason else "",
         "provider_code": booking.provider_code,
+        "incident": booking.incident,
         "applied_value": None
         if applied is None
         else (applied.value if isinstance(applied, Points) else applied.minor),
@@ -244,6 +245,7 @@ def booking_from_row(row: RowMapping) -> Booking:
         recovery_tries=row["recovery_tries"],
         reason=Reason(row["reason"]) if row["reason"] else None,
         provider_code=row["provider_code"],
+        incident=row["incident"],
         applied=applied,
         answer_bytes=answer,
         status_bytes=row["status_bytes"],

@@ -64,6 +64,7 @@ booking = Table(
     Column("recovery_tries", Integer, nullable=False),
     Column("reason", String(40), nullable=False),
     Column("provider_code", String(64), nullable=False),
+    Column("incident", String(120), nullable=False, comment="what a doubt belongs to, or empty"),
     Column("applied_value", BigInteger),
     Column("result_content", Text, nullable=False, comment="references, balances, receipt: JSON"),
     Column("answer_bytes", LargeBinary),
@@ -92,6 +93,7 @@ Index(
     booking.c.outbound_id,
     unique=True,
     sqlite_where=text("outbound_id IS NOT NULL"),
+    postgresql_where=text("outbound_id IS NOT NULL"),
 )
 Index("booking_create_time", booking.c.tenant, booking.c.create_time, booking.c.booking_id)
 Index(
@@ -100,12 +102,14 @@ Index(
     booking.c.settle_time,
     booking.c.booking_id,
     sqlite_where=text("settle_time IS NOT NULL"),
+    postgresql_where=text("settle_time IS NOT NULL"),
 )
 Index(
     "booking_due",
     booking.c.tenant,
     booking.c.next_attempt_time,
     sqlite_where=text(f"state IN ({_OPEN_STATES})"),
+    postgresql_where=text(f"state IN ({_OPEN_STATES})"),
 )
 Index(
     "booking_unresolved",
@@ -113,12 +117,14 @@ Index(
     booking.c.connection,
     booking.c.state,
     sqlite_where=text("state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'NEEDS_REVIEW')"),
+    postgresql_where=text("state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'NEEDS_REVIEW')"),
 )
 Index(
     "booking_tombstone",
     booking.c.tenant,
     booking.c.create_time,
     sqlite_where=text("operation = ''"),
+    postgresql_where=text("operation = ''"),
 )
 
 MUTABLE = tuple(
@@ -158,6 +164,16 @@ history = Table(
     Column("actor", String(80), nullable=False),
     Column("time", BigInteger, nullable=False),
     Column("note", Text, nullable=False),
+)
+
+account_hold = Table(
+    "account_hold",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("connection", String(40), primary_key=True),
+    Column("account_hash", LargeBinary, primary_key=True),
+    Column("root_booking", String(36), primary_key=True, comment="the booking that holds it"),
+    Column("create_time", BigInteger, nullable=False),
 )
 
 promise = Table(

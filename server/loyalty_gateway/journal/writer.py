@@ -2,10 +2,12 @@
 
 One thread owns the one writing connection. Changes go first and in their own transaction,
 since they free callers; a row that the database refuses is bisected out, so that its
-neighbours live. Nothing is reported done before its COMMIT returned.
+neighbours live; a commit whose answer was lost is read again before anything is concluded.
+Nothing is reported done before its COMMIT returned.
 """
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,15 +15,20 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, select, tuple_, update
-from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy import Connection, select, text, tuple_
+from sqlalchemy.exc import SQLAlchemyError
 
-from loyalty_gateway.domain.booking import TRANSITIONS, Attempt, Booking
+from loyalty_gateway.domain.booking import TRANSITIONS, Attempt, Booking, State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.journal import schema
-from loyalty_gateway.journal.rows import attempt_row, booking_from_row, booking_row, mutable_row
+from loyalty_gateway.journal.rows import attempt_row, booking_from_row, booking_row
+from loyalty_gateway.journal.store import JournalRefused, Row, Store, Trouble
 from loyalty_gateway.telemetry import metrics
+
+log = logging.getLogger(__name__)
+
+_BATCH_MAX = 512
+_RETRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +42,14 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The row that stands under the request_id; `is_new` when it is the one handed in."""
+    """The row that stands under the request_id; `is_new` when it is the one handed in.
+
+    `is_held` when nothing stands there, because another booking holds the account.
+    """
 
     booking: Booking
     is_new: bool
+    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,8 @@ class Change:
     actor: str
     note: str = ""
     attempt: Attempt | None = None
+    holds_account: bool | None = None
+    """True writes a hold on the booking's account, False releases it, None leaves it."""
 
     def __post_init__(self) -> None:
         move = (self.before.state, self.after.state)
@@ -58,113 +71,22 @@ class Change:
         assert self.after.epoch == self.before.epoch + 1, "every change raises the epoch"
 
 
-_BATCH_MAX = 512
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A wish to take due bookings for the length of a lease."""
 
-_insert_booking = insert(schema.booking).on_conflict_do_nothing(
-    index_elements=["tenant", "request_id"]
-)
-_insert_attempt = insert(schema.attempt).on_conflict_do_nothing(
-    index_elements=["tenant", "booking_id", "number"]
-)
-_insert_history = insert(schema.history)
-_update_booking = (
-    update(schema.booking)
-    .where(
-        schema.booking.c.tenant == bindparam("b_tenant"),
-        schema.booking.c.booking_id == bindparam("b_booking_id"),
-        schema.booking.c.epoch == bindparam("b_epoch"),
-        schema.booking.c.state == bindparam("b_state"),
-    )
-    .values({name: bindparam(name) for name in schema.MUTABLE})
-)
-
-
-def _history_row(
-    booking: Booking, before: Booking | None, actor: str, note: str, now_us: int
-) -> Any:
-    return {
-        "tenant": booking.tenant,
-        "booking_id": booking.booking_id,
-        "sequence": booking.epoch,
-        "from_state": before.state.value if before else "",
-        "to_state": booking.state.value,
-        "actor": actor,
-        "time": now_us,
-        "note": note,
-    }
-
-
-def _apply_openings(
-    connection: Connection, openings: Sequence[Opening], now_us: int
-) -> list[Opened]:
-    connection.execute(_insert_booking, [booking_row(opening.booking) for opening in openings])
-    keys = {(opening.booking.tenant, opening.booking.request_id) for opening in openings}
-    found = connection.execute(
-        select(schema.booking).where(
-            tuple_(schema.booking.c.tenant, schema.booking.c.request_id).in_(keys)
-        )
-    ).mappings()
-    rows = {(row["tenant"], row["request_id"]): row for row in found}
-    answers: list[Opened] = []
-    histories = []
-    new_ids: set[str] = set()
-    for opening in openings:
-        booking = opening.booking
-        row = rows[(booking.tenant, booking.request_id)]
-        # The second of two equal keys in one batch meets the first: it is not new.
-        is_new = row["booking_id"] == booking.booking_id and booking.booking_id not in new_ids
-        if is_new:
-            new_ids.add(booking.booking_id)
-            histories.append(_history_row(booking, None, opening.actor, opening.note, now_us))
-            answers.append(Opened(booking, True))
-        else:
-            answers.append(Opened(booking_from_row(row), False))
-    if histories:
-        connection.execute(_insert_history, histories)
-    return answers
-
-
-def _apply_changes(connection: Connection, changes: Sequence[Change], now_us: int) -> list[bool]:
-    rows = [
-        {
-            "b_tenant": change.before.tenant,
-            "b_booking_id": change.before.booking_id,
-            "b_epoch": change.before.epoch,
-            "b_state": change.before.state.value,
-            **mutable_row(change.after),
-        }
-        for change in changes
-    ]
-    result = connection.execute(_update_booking, rows)
-    landed = [True] * len(changes)
-    if result.rowcount != len(changes):
-        # Someone else moved one of them: find out which, by applying one at a time what is left.
-        connection.rollback()
-        connection.begin()
-        landed = [connection.execute(_update_booking, row).rowcount == 1 for row in rows]
-    histories = [
-        _history_row(change.after, change.before, change.actor, change.note, now_us)
-        for change, is_done in zip(changes, landed, strict=True)
-        if is_done
-    ]
-    attempts = [
-        attempt_row(change.before.tenant, change.before.booking_id, change.attempt)
-        for change, is_done in zip(changes, landed, strict=True)
-        if is_done and change.attempt is not None
-    ]
-    if histories:
-        connection.execute(_insert_history, histories)
-    if attempts:
-        connection.execute(_insert_attempt, attempts)
-    return landed
+    tenant: str
+    owner: str
+    lease_us: int
+    limit: int
 
 
 def unavailable(error: BaseException) -> LoyaltyError:
     """The journal could not be asked or written; says nothing about any booking."""
     failure = LoyaltyError(
         Reason.JOURNAL_UNAVAILABLE,
-        "The journal cannot be written at the moment; nothing was sent by this call. Repeat the"
-        " same request_id.",
+        "The journal cannot be reached or written at the moment; nothing was sent by this call."
+        " Repeat the same request_id.",
         retry_after_s=1,
     )
     failure.__cause__ = error
@@ -177,24 +99,30 @@ class _Waiting:
     future: asyncio.Future[Any]
 
 
-class Writer:
-    """The one thread that writes. Its queue is bounded; a full queue is an unavailable journal."""
+_Apply = Callable[[Connection, Sequence[Any]], Sequence[Any]]
 
-    def __init__(self, engine: Engine, now_us: Callable[[], int], queue_max: int = 20_000) -> None:
-        self._engine = engine
-        self._now_us = now_us
+
+class Writer:
+    """The one thread that writes. Its queues are bounded; a full one is an unavailable journal."""
+
+    def __init__(self, store: Store, queue_max: int = 20_000) -> None:
+        self._store = store
         self._queue_max = queue_max
         self._wake = threading.Condition()
         self._changes: deque[_Waiting] = deque()
         self._openings: deque[_Waiting] = deque()
         self._others: deque[_Waiting] = deque()
         self._is_stopping = False
+        self._connection: Connection | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.is_healthy = True
+        self.is_healthy = False
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """Connects, then begins to write. Raises JournalRefused."""
         self._loop = asyncio.get_running_loop()
+        self._connection = await asyncio.to_thread(self._store.writer)
+        self.is_healthy = True
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
 
@@ -214,6 +142,17 @@ class Writer:
         """Whether the change landed; False when somebody else moved the booking meanwhile."""
         return await self._enqueue(self._changes, change)  # type: ignore[no-any-return]
 
+    async def claim(self, claim: Claim) -> set[str]:
+        """The ids of the bookings taken."""
+        store = self._store
+
+        def work(connection: Connection) -> set[str]:
+            return store.claim(
+                connection, claim.tenant, claim.owner, store.now_us(), claim.lease_us, claim.limit
+            )
+
+        return await self.run(work)  # type: ignore[no-any-return]
+
     async def run(self, work: Callable[[Connection], Any]) -> Any:
         """Any rare write, in a transaction of its own."""
         return await self._enqueue(self._others, work)
@@ -226,7 +165,7 @@ class Writer:
                 raise unavailable(RuntimeError("the writer's queue is full or closed"))
             queue.append(_Waiting(item, future))
             self._wake.notify()
-        # The write happens whether or not this caller stays: shielded by not being a task.
+        # The write happens whether or not this caller stays, so leaving cancels nothing.
         return await asyncio.shield(future)
 
     # --- the thread ---------------------------------------------------------------------
@@ -235,34 +174,39 @@ class Writer:
         return [queue.popleft() for _ in range(min(len(queue), _BATCH_MAX))]
 
     def _run(self) -> None:
-        with self._engine.connect() as connection:
-            while True:
-                with self._wake:
-                    while not (
-                        self._changes or self._openings or self._others or self._is_stopping
-                    ):
-                        self._wake.wait()
-                    changes = self._take(self._changes)
-                    openings = self._take(self._openings)
-                    others = self._take(self._others)
-                    if not (changes or openings or others):
-                        return
-                self._flush("change", connection, changes, _apply_changes)
-                self._flush("open", connection, openings, _apply_openings)
-                for other in others:
-                    self._flush("other", connection, [other], _apply_other)
+        while True:
+            with self._wake:
+                while not (self._changes or self._openings or self._others or self._is_stopping):
+                    self._wake.wait()
+                changes = self._take(self._changes)
+                openings = self._take(self._openings)
+                others = self._take(self._others)
+                if not (changes or openings or others):
+                    break
+            self._flush("change", changes, self._apply_changes, self._found_changes)
+            self._flush("open", openings, self._apply_openings, self._found_openings)
+            for other in others:
+                self._flush("other", [other], _apply_other, None)
+        self._disconnect()
 
     def _flush(
         self,
         kind: str,
-        connection: Connection,
         waiting: list[_Waiting],
-        apply: Callable[[Connection, Sequence[Any], int], Sequence[Any]],
+        apply: _Apply,
+        found: _Apply | None,
     ) -> None:
         if not waiting:
             return
         started = monotonic()
-        results = self._commit(connection, [entry.item for entry in waiting], apply)
+        # One order everywhere, so that two replicas never wait for each other's rows.
+        waiting.sort(key=_key)
+        try:
+            results = self._commit([entry.item for entry in waiting], apply, found)
+        except Exception as error:
+            # The thread's root: whatever is wrong, those who wait must hear, and it goes on.
+            log.exception("The journal's writer failed")
+            results = [unavailable(error)] * len(waiting)
         metrics.journal_flushed(kind, len(waiting), monotonic() - started)
         assert self._loop is not None
         try:
@@ -272,53 +216,254 @@ class Writer:
             return
 
     def _commit(
-        self,
-        connection: Connection,
-        items: list[Any],
-        apply: Callable[[Connection, Sequence[Any], int], Sequence[Any]],
+        self, items: list[Any], apply: _Apply, found: _Apply | None, tries: int = 0
     ) -> list[Any]:
         """One result or one exception for each item."""
         try:
-            connection.begin()
-            results = list(apply(connection, items, self._now_us()))
-            connection.commit()
-            self.is_healthy = True
-            return results
-        except BaseException as error:
-            _quiet_rollback(connection)
-            if _is_the_rows_fault(error):
-                if len(items) == 1:
-                    return [error]
-                middle = len(items) // 2
-                return [
-                    *self._commit(connection, items[:middle], apply),
-                    *self._commit(connection, items[middle:], apply),
-                ]
-            self.is_healthy = not isinstance(error, DBAPIError)
-            failure = unavailable(error) if isinstance(error, SQLAlchemyError) else error
-            return [failure] * len(items)
+            connection = self._connected()
+        except (SQLAlchemyError, JournalRefused) as error:
+            self._unhealthy(error)
+            return [unavailable(error)] * len(items)
+        try:
+            with connection.begin():
+                results = list(apply(connection, items))
+        except Exception as error:
+            return self._failed(error, items, apply, found, tries)
+        self.is_healthy = True
+        return results
+
+    def _failed(
+        self,
+        error: Exception,
+        items: list[Any],
+        apply: _Apply,
+        found: _Apply | None,
+        tries: int,
+    ) -> list[Any]:
+        trouble = self._store.trouble(error)
+        if trouble is Trouble.ROW:
+            if len(items) == 1:
+                return [error]
+            middle = len(items) // 2
+            return [
+                *self._commit(items[:middle], apply, found),
+                *self._commit(items[middle:], apply, found),
+            ]
+        if trouble is Trouble.RETRY and tries < _RETRIES:
+            return self._commit(items, apply, found, tries + 1)
+        if trouble is Trouble.LOST:
+            # Another server may answer from now on; and the commit may have gone through.
+            self._disconnect()
+            if found is not None:
+                return self._read_again(items, found, error)
+        self._unhealthy(error)
+        return [unavailable(error)] * len(items)
+
+    def _read_again(self, items: list[Any], found: _Apply, error: Exception) -> list[Any]:
+        try:
+            connection = self._connected()
+            with connection.begin():
+                results = list(found(connection, items))
+        except (SQLAlchemyError, JournalRefused) as second:
+            self._unhealthy(second)
+            return [unavailable(second)] * len(items)
+        return [unavailable(error) if result is None else result for result in results]
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._store.writer()
+            log.info("The journal's writer is connected again")
+        else:
+            self._store.keep_clock(self._connection)
+        # What was read so far began a transaction of its own.
+        self._connection.rollback()
+        return self._connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.invalidate()
+                connection.close()
+            except SQLAlchemyError:
+                log.debug("A broken connection could not be closed in order")
+
+    def _unhealthy(self, error: BaseException) -> None:
+        if self.is_healthy:
+            cause = getattr(error, "orig", None) or error
+            log.error("The journal cannot be written: %s", type(cause).__name__)
+        self.is_healthy = False
+
+    # --- what is written ------------------------------------------------------------------
+
+    def _apply_openings(
+        self, connection: Connection, openings: Sequence[Opening]
+    ) -> list[Opened]:
+        now_us = self._store.now_us()
+        # The second of two equal keys in one batch meets the first.
+        firsts: dict[tuple[str, str], Opening] = {}
+        for opening in openings:
+            firsts.setdefault((opening.booking.tenant, opening.booking.request_id), opening)
+        new = self._store.insert(
+            connection,
+            [booking_row(opening.booking) for opening in firsts.values()],
+            [
+                _history_row(opening.booking, None, opening.actor, opening.note, now_us)
+                for opening in firsts.values()
+            ],
+        )
+        missing = [o for o in openings if o.booking.booking_id not in new]
+        known = _standing(connection, missing)
+        answers: list[Opened] = []
+        for opening in openings:
+            booking = opening.booking
+            if booking.booking_id in new:
+                answers.append(Opened(booking, True))
+                continue
+            found = known.get((booking.tenant, booking.request_id))
+            if found is None:
+                answers.append(Opened(booking, False, is_held=True))
+            else:
+                # A batch that was tried again may meet what it wrote itself.
+                answers.append(Opened(found, found.booking_id == booking.booking_id))
+        return answers
+
+    def _found_openings(
+        self, connection: Connection, openings: Sequence[Opening]
+    ) -> list[Opened | None]:
+        """After a lost commit: what stands under each request_id, None where nothing does."""
+        known = _standing(connection, openings)
+        answers: list[Opened | None] = []
+        for opening in openings:
+            booking = known.get((opening.booking.tenant, opening.booking.request_id))
+            is_ours = booking is not None and booking.booking_id == opening.booking.booking_id
+            answers.append(None if booking is None else Opened(booking, is_ours))
+        return answers
+
+    def _apply_changes(self, connection: Connection, changes: Sequence[Change]) -> list[bool]:
+        now_us = self._store.now_us()
+        # Of two changes of one booking in one batch only the first can be from its epoch.
+        firsts: dict[tuple[str, str], Change] = {}
+        for change in changes:
+            firsts.setdefault((change.before.tenant, change.before.booking_id), change)
+        landed = self._store.update(
+            connection,
+            [booking_row(change.after) for change in firsts.values()],
+            [
+                _history_row(change.after, change.before, change.actor, change.note, now_us)
+                for change in firsts.values()
+            ],
+            [
+                attempt_row(change.before.tenant, change.before.booking_id, change.attempt)
+                for change in firsts.values()
+                if change.attempt is not None
+            ],
+        )
+        self._apply_holds(connection, [c for c in firsts.values() if c.before.booking_id in landed])
+        chosen = set(map(id, firsts.values()))
+        return [
+            change.before.booking_id in landed and id(change) in chosen for change in changes
+        ]
+
+    def _apply_holds(self, connection: Connection, changes: Sequence[Change]) -> None:
+        """Rare, so one statement each; a hold comes with the doubt and goes with it."""
+        table = schema.account_hold
+        for change in changes:
+            after = change.after
+            if change.holds_account is True:
+                connection.execute(
+                    text(
+                        "INSERT INTO account_hold"
+                        " (tenant, connection, account_hash, root_booking, create_time)"
+                        " VALUES (:tenant, :connection, :account_hash, :root, :now_us)"
+                        " ON CONFLICT DO NOTHING"
+                    ),
+                    {
+                        "tenant": after.tenant,
+                        "connection": after.connection,
+                        "account_hash": after.account_hash,
+                        "root": after.booking_id,
+                        "now_us": self._store.now_us(),
+                    },
+                )
+            elif change.holds_account is False:
+                connection.execute(
+                    table.delete().where(
+                        table.c.tenant == after.tenant,
+                        table.c.connection == after.connection,
+                        table.c.account_hash == after.account_hash,
+                        table.c.root_booking == after.booking_id,
+                    )
+                )
+
+    def _found_changes(
+        self, connection: Connection, changes: Sequence[Change]
+    ) -> list[bool | None]:
+        """After a lost commit: whether each change stands, None where nothing has moved."""
+        table = schema.booking
+        keys = {(change.before.tenant, change.before.booking_id) for change in changes}
+        rows = connection.execute(
+            select(
+                table.c.tenant, table.c.booking_id, table.c.epoch, table.c.state, table.c.owner
+            ).where(tuple_(table.c.tenant, table.c.booking_id).in_(keys))
+        )
+        standing = {(row.tenant, row.booking_id): row for row in rows}
+        answers: list[bool | None] = []
+        for change in changes:
+            row = standing[(change.before.tenant, change.before.booking_id)]
+            if row.epoch == change.before.epoch:
+                answers.append(None)
+            else:
+                after = change.after
+                answers.append(
+                    (row.epoch, State(row.state), row.owner)
+                    == (after.epoch, after.state, after.owner)
+                )
+        return answers
+
+
+def _standing(
+    connection: Connection, openings: Sequence[Opening]
+) -> dict[tuple[str, str], Booking]:
+    """The bookings that stand under these request_ids, read in a statement of their own."""
+    if not openings:
+        return {}
+    table = schema.booking
+    keys = {(opening.booking.tenant, opening.booking.request_id) for opening in openings}
+    rows = connection.execute(
+        select(table).where(tuple_(table.c.tenant, table.c.request_id).in_(keys))
+    ).mappings()
+    return {(row["tenant"], row["request_id"]): booking_from_row(row) for row in rows}
+
+
+def _history_row(
+    booking: Booking, before: Booking | None, actor: str, note: str, now_us: int
+) -> Row:
+    return {
+        "tenant": booking.tenant,
+        "booking_id": booking.booking_id,
+        "sequence": booking.epoch,
+        "from_state": before.state.value if before else "",
+        "to_state": booking.state.value,
+        "actor": actor,
+        "time": now_us,
+        "note": note,
+    }
+
+
+def _key(entry: _Waiting) -> tuple[str, str]:
+    match entry.item:
+        case Opening(booking):
+            return booking.tenant, booking.request_id
+        case Change(before):
+            return before.tenant, before.booking_id
+    return "", ""
 
 
 def _apply_other(
-    connection: Connection, works: Sequence[Callable[[Connection], Any]], now_us: int
+    connection: Connection, works: Sequence[Callable[[Connection], Any]]
 ) -> list[Any]:
     return [work(connection) for work in works]
-
-
-def _is_the_rows_fault(error: BaseException) -> bool:
-    """Whether one row is to blame, not the database: then its neighbours can be saved."""
-    if isinstance(error, OperationalError):
-        return False
-    return isinstance(error, IntegrityError | LoyaltyError | OverflowError) or (
-        isinstance(error, DBAPIError) and not error.connection_invalidated
-    )
-
-
-def _quiet_rollback(connection: Connection) -> None:
-    try:
-        connection.rollback()
-    except SQLAlchemyError:
-        connection.invalidate()
 
 
 def _resolve(waiting: list[_Waiting], results: list[Any]) -> None:

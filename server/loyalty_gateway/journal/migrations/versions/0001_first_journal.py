@@ -85,6 +85,12 @@ def upgrade() -> None:
         sa.Column("recovery_tries", sa.Integer(), nullable=False),
         sa.Column("reason", sa.String(length=40), nullable=False),
         sa.Column("provider_code", sa.String(length=64), nullable=False),
+        sa.Column(
+            "incident",
+            sa.String(length=120),
+            nullable=False,
+            comment="what a doubt belongs to, or empty",
+        ),
         sa.Column("applied_value", sa.BigInteger(), nullable=True),
         sa.Column(
             "result_content",
@@ -123,6 +129,7 @@ def upgrade() -> None:
         ["tenant", "next_attempt_time"],
         unique=False,
         sqlite_where=sa.text("state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'RESERVED')"),
+        postgresql_where=sa.text("state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'RESERVED')"),
     )
     op.create_index(
         "booking_outbound_id",
@@ -130,6 +137,7 @@ def upgrade() -> None:
         ["tenant", "connection", "outbound_id"],
         unique=True,
         sqlite_where=sa.text("outbound_id IS NOT NULL"),
+        postgresql_where=sa.text("outbound_id IS NOT NULL"),
     )
     op.create_index("booking_request_id", "booking", ["tenant", "request_id"], unique=True)
     op.create_index(
@@ -138,6 +146,7 @@ def upgrade() -> None:
         ["tenant", "settle_time", "booking_id"],
         unique=False,
         sqlite_where=sa.text("settle_time IS NOT NULL"),
+        postgresql_where=sa.text("settle_time IS NOT NULL"),
     )
     op.create_index(
         "booking_tombstone",
@@ -145,6 +154,7 @@ def upgrade() -> None:
         ["tenant", "create_time"],
         unique=False,
         sqlite_where=sa.text("operation = ''"),
+        postgresql_where=sa.text("operation = ''"),
     )
     op.create_index(
         "booking_unresolved",
@@ -152,6 +162,7 @@ def upgrade() -> None:
         ["tenant", "connection", "state"],
         unique=False,
         sqlite_where=sa.text("state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'NEEDS_REVIEW')"),
+        postgresql_where=sa.text("state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'NEEDS_REVIEW')"),
     )
     op.create_table(
         "deployment",
@@ -182,17 +193,48 @@ def upgrade() -> None:
         sa.Column("evidence", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "connection", "name"),
     )
+    op.create_table(
+        "account_hold",
+        sa.Column("tenant", sa.String(length=64), nullable=False),
+        sa.Column("connection", sa.String(length=40), nullable=False),
+        sa.Column("account_hash", sa.LargeBinary(), nullable=False),
+        sa.Column(
+            "root_booking",
+            sa.String(length=36),
+            nullable=False,
+            comment="the booking that holds it",
+        ),
+        sa.Column("create_time", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "connection", "account_hash", "root_booking"),
+    )
     # A final state stays final (but for an undo of a success), and an open row is never deleted:
     # the database refuses what a bug in the engine might try.
-    op.execute(
+    for statement in _TRIGGERS[op.get_bind().dialect.name]:
+        op.execute(statement)
+
+
+_FINAL = "('SUCCEEDED', 'DECLINED', 'NOT_EXECUTED', 'REVERSED')"
+_LEAVES_FINAL = (
+    f"OLD.state IN {_FINAL} AND NEW.state <> OLD.state"
+    " AND NOT (OLD.state = 'SUCCEEDED' AND NEW.state = 'REVERSING')"
+)
+_TRIGGERS = {
+    "sqlite": (
         "CREATE TRIGGER booking_final_stays BEFORE UPDATE OF state ON booking"
-        " WHEN OLD.state IN ('SUCCEEDED', 'DECLINED', 'NOT_EXECUTED', 'REVERSED')"
-        " AND NEW.state <> OLD.state"
-        " AND NOT (OLD.state = 'SUCCEEDED' AND NEW.state = 'REVERSING')"
-        " BEGIN SELECT RAISE(ABORT, 'a final booking does not change its state'); END"
-    )
-    op.execute(
+        f" WHEN {_LEAVES_FINAL}"
+        " BEGIN SELECT RAISE(ABORT, 'a final booking does not change its state'); END",
         "CREATE TRIGGER booking_open_stays BEFORE DELETE ON booking"
-        " WHEN OLD.state NOT IN ('SUCCEEDED', 'DECLINED', 'NOT_EXECUTED', 'REVERSED')"
-        " BEGIN SELECT RAISE(ABORT, 'an open booking is never deleted'); END"
-    )
+        f" WHEN OLD.state NOT IN {_FINAL}"
+        " BEGIN SELECT RAISE(ABORT, 'an open booking is never deleted'); END",
+    ),
+    "postgresql": (
+        "CREATE FUNCTION booking_refused() RETURNS trigger LANGUAGE plpgsql AS $$"
+        " BEGIN RAISE EXCEPTION '%', TG_ARGV[0] USING ERRCODE = 'check_violation'; END $$",
+        "CREATE TRIGGER booking_final_stays BEFORE UPDATE OF state ON booking FOR EACH ROW"
+        f" WHEN ({_LEAVES_FINAL}) EXECUTE FUNCTION"
+        " booking_refused('a final booking does not change its state')",
+        "CREATE TRIGGER booking_open_stays BEFORE DELETE ON booking FOR EACH ROW"
+        f" WHEN (OLD.state NOT IN {_FINAL}) EXECUTE FUNCTION"
+        " booking_refused('an open booking is never deleted')",
+    ),
+}

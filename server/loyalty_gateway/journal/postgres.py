@@ -1,0 +1,347 @@
+"""The journal on PostgreSQL: set-based statements, one commit each, for any number of replicas.
+
+A batch travels as JSON and is read back by the table's own row type, so one statement with one
+parameter serves a batch of any size and its plan is made once.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from loyalty_gateway.journal import migrations, schema
+from loyalty_gateway.journal.store import JournalRefused, Row, Trouble
+
+log = logging.getLogger(__name__)
+
+_CONNECT_S = 2
+_STATEMENT_MS = 5_000
+_LOCK_MS = 2_000
+_READERS = 4
+_BACKGROUND = 2
+_CLOCK_AGAIN_S = 10.0
+_MIGRATION_LOCK = 0x10_7A_17_96
+
+_RETRIED = frozenset({"40001", "40P01", "55P03"})
+# A write refused as read-only: behind this address there may be a standby by now.
+_ANOTHER_SERVER = frozenset({"25006"})
+# Disk full, out of memory, too many connections, read-only: the server says no, for now.
+_REFUSED_CLASSES = ("53", "57", "58", "25", "42", "28", "3D", "08")
+
+_mutable = ", ".join(schema.MUTABLE)
+_mutable_from = ", ".join(f"x.{name}" for name in schema.MUTABLE)
+
+_INSERT = text(
+    "WITH i AS ("
+    " INSERT INTO booking SELECT r.* FROM"
+    " json_populate_recordset(NULL::booking, CAST(:bookings AS json)) r"
+    " WHERE NOT EXISTS (SELECT 1 FROM account_hold h WHERE h.tenant = r.tenant"
+    " AND h.connection = r.connection AND h.account_hash = r.account_hash)"
+    " ON CONFLICT (tenant, request_id) DO NOTHING RETURNING tenant, booking_id),"
+    " h AS ("
+    " INSERT INTO history SELECT n.* FROM"
+    " json_populate_recordset(NULL::history, CAST(:histories AS json)) n"
+    " JOIN i USING (tenant, booking_id))"
+    " SELECT booking_id FROM i"
+)
+_UPDATE = text(
+    "WITH x AS MATERIALIZED ("
+    " SELECT * FROM json_populate_recordset(NULL::booking, CAST(:bookings AS json))),"
+    " n AS MATERIALIZED ("
+    " SELECT * FROM json_populate_recordset(NULL::history, CAST(:histories AS json))),"
+    # Locked in one order everywhere, so that two replicas never wait for each other.
+    " l AS MATERIALIZED ("
+    " SELECT b.tenant, b.booking_id FROM booking b JOIN x USING (tenant, booking_id)"
+    " ORDER BY b.tenant, b.booking_id FOR UPDATE OF b),"
+    " u AS ("
+    f" UPDATE booking b SET ({_mutable}) = ROW({_mutable_from})"
+    " FROM x JOIN n USING (tenant, booking_id) JOIN l USING (tenant, booking_id)"
+    " WHERE b.tenant = x.tenant AND b.booking_id = x.booking_id"
+    " AND b.epoch = x.epoch - 1 AND b.state = n.from_state"
+    " RETURNING b.tenant, b.booking_id),"
+    " h AS ("
+    " INSERT INTO history SELECT n.* FROM n JOIN u USING (tenant, booking_id)),"
+    " a AS ("
+    " INSERT INTO attempt SELECT t.* FROM"
+    " json_populate_recordset(NULL::attempt, CAST(:attempts AS json)) t"
+    " JOIN u USING (tenant, booking_id)"
+    " ON CONFLICT (tenant, booking_id, number) DO NOTHING)"
+    " SELECT booking_id FROM u"
+)
+_CLAIM = text(
+    "WITH c AS ("
+    " SELECT tenant, booking_id, state FROM booking"
+    " WHERE tenant = :tenant AND next_attempt_time <= :now_us"
+    " AND state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'RESERVED')"
+    " AND (lease_until IS NULL OR lease_until <= :now_us)"
+    " ORDER BY next_attempt_time LIMIT :limit FOR UPDATE SKIP LOCKED),"
+    " u AS ("
+    " UPDATE booking b SET owner = :owner, lease_until = :now_us + :lease_us,"
+    " next_attempt_time = :now_us + :lease_us, epoch = b.epoch + 1"
+    " FROM c WHERE b.tenant = c.tenant AND b.booking_id = c.booking_id"
+    " RETURNING b.tenant, b.booking_id, b.epoch, b.state),"
+    " h AS ("
+    " INSERT INTO history (tenant, booking_id, sequence, from_state, to_state, actor, time, note)"
+    " SELECT tenant, booking_id, epoch, state, state, 'recovery', :now_us, 'taken up' FROM u)"
+    " SELECT booking_id FROM u"
+)
+
+
+def _json(rows: Sequence[Row]) -> str:
+    return json.dumps(rows, default=_hex, separators=(",", ":"))
+
+
+def _hex(value: object) -> str:
+    """bytea in PostgreSQL's own spelling."""
+    assert isinstance(value, bytes), "a row holds text, integers, bytes and nothing else"
+    return "\\x" + value.hex()
+
+
+class PostgresStore:
+    """A PostgreSQL database, 14 or newer.
+
+    `ha` is "synchronous" where a synchronous standby stands behind it: then a promotion loses
+    no commit. With "none" a changed timeline may have lost some, so the journal stays read-only
+    until an operator has accepted it (`loyalty journal accept`).
+    """
+
+    is_shared = True
+
+    def __init__(self, dsn: str, *, ha: Literal["none", "synchronous"] = "none") -> None:
+        self._ha = ha
+        self.engine = self._make(dsn, _READERS, is_writer=False)
+        self.background = self._make(dsn, _BACKGROUND, is_writer=False)
+        self._writers = self._make(dsn, 1, is_writer=True)
+        self._clock_lock = threading.Lock()
+        self._clock_offset_us = 0
+        self._clock_read_s = 0.0
+        self._last_us = 0
+
+    @staticmethod
+    def _make(dsn: str, size: int, *, is_writer: bool) -> Engine:
+        url = dsn
+        for prefix in ("postgresql://", "postgres://"):
+            if url.startswith(prefix):
+                url = "postgresql+psycopg://" + url.removeprefix(prefix)
+        engine = create_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=_CONNECT_S,
+            connect_args={
+                "connect_timeout": _CONNECT_S,
+                "application_name": "loyalty-gateway",
+                # A vanished server is noticed by the kernel, not by a person.
+                "keepalives_idle": 5,
+                "keepalives_interval": 2,
+                "keepalives_count": 3,
+                "tcp_user_timeout": _STATEMENT_MS,
+                "options": f"-c statement_timeout={_STATEMENT_MS} -c lock_timeout={_LOCK_MS}"
+                # A plan made while the table was empty scans the whole of it for ever.
+                + (" -c enable_seqscan=off" if is_writer else ""),
+            },
+        )
+
+        @event.listens_for(engine, "connect")
+        def _prepare(dbapi_connection: Any, _record: Any) -> None:
+            # The few statements of the hot path are prepared at once.
+            dbapi_connection.prepare_threshold = 2
+
+        return engine
+
+    # --- life -------------------------------------------------------------------------------
+
+    def start(self, salt_check: bytes) -> None:
+        try:
+            self._migrate()
+            with self.engine.connect() as connection:
+                migrations.check_deployment(connection, salt_check)
+            self.writer().close()
+        except SQLAlchemyError as error:
+            raise JournalRefused(
+                "The journal's database cannot be used:"
+                f" {type(getattr(error, 'orig', None) or error).__name__}. Is it up, and may"
+                " this user connect, create tables and write?"
+            ) from error
+
+    def _migrate(self) -> None:
+        with self.background.connect() as connection:
+            if migrations.current_revision(connection) == schema.REVISION:
+                return
+        # One transaction for all of it, under a lock that other starting replicas wait for.
+        transactional = self.background.execution_options(isolation_level="READ COMMITTED")
+        with transactional.begin() as connection:
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(text("SET LOCAL lock_timeout = '60s'"))
+            connection.execute(
+                text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK}
+            )
+            migrations.migrate(connection)
+
+    def stop(self) -> None:
+        for engine in (self.engine, self.background, self._writers):
+            engine.dispose()
+
+    def writer(self) -> Connection:
+        connection = self._writers.connect()
+        try:
+            self._check_durability(connection)
+            self._read_clock(connection)
+        except BaseException:
+            connection.invalidate()
+            connection.close()
+            raise
+        return connection
+
+    def _check_durability(self, connection: Connection) -> None:
+        """At the start and after every reconnect: it may be another server by now."""
+        row = connection.execute(
+            text(
+                "SELECT pg_is_in_recovery() AS is_standby,"
+                " current_setting('transaction_read_only') AS read_only,"
+                " current_setting('fsync') AS fsync,"
+                " current_setting('full_page_writes') AS full_page_writes,"
+                " current_setting('synchronous_commit') AS synchronous_commit,"
+                " current_setting('synchronous_standby_names') AS standbys,"
+                " current_setting('server_version_num')::int AS version"
+            )
+        ).one()
+        problems = []
+        if row.version < 140_000:
+            problems.append("it is older than PostgreSQL 14")
+        if row.is_standby or row.read_only == "on":
+            problems.append("it is a standby, or read-only")
+        if row.fsync != "on" or row.full_page_writes != "on":
+            problems.append("fsync or full_page_writes is off")
+        if row.synchronous_commit not in ("on", "remote_apply"):
+            problems.append(f"synchronous_commit is {row.synchronous_commit}, not on")
+        if self._ha == "synchronous" and not row.standbys:
+            problems.append("journal.ha is synchronous, but there is no synchronous standby")
+        if problems:
+            raise JournalRefused("The journal's database is not durable: " + "; ".join(problems))
+        if self._ha == "none":
+            self._check_timeline(connection)
+
+    @staticmethod
+    def _check_timeline(connection: Connection) -> None:
+        timeline = _timeline(connection)
+        known = connection.execute(
+            text("SELECT value FROM deployment WHERE name = 'timeline'")
+        ).scalar_one_or_none()
+        if known is None:
+            connection.execute(
+                text(
+                    "INSERT INTO deployment (name, value) VALUES ('timeline', :timeline)"
+                    " ON CONFLICT DO NOTHING"
+                ),
+                {"timeline": timeline},
+            )
+        elif bytes(known) != timeline:
+            raise JournalRefused(
+                "The journal's database was promoted from a standby that may lack the last"
+                " commits: bookings could be forgotten and sent twice. Compare the vendors'"
+                " statements, then run `loyalty journal accept`."
+            )
+
+    def accept_timeline(self) -> None:
+        """A person takes the responsibility for what a promotion may have lost."""
+        with self.background.connect() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO deployment (name, value) VALUES ('timeline', :timeline)"
+                    " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+                ),
+                {"timeline": _timeline(connection)},
+            )
+
+    # --- statements --------------------------------------------------------------------------
+
+    def insert(
+        self, connection: Connection, bookings: Sequence[Row], histories: Sequence[Row]
+    ) -> set[str]:
+        parameters = {"bookings": _json(bookings), "histories": _json(histories)}
+        return set(connection.execute(_INSERT, parameters).scalars())
+
+    def update(
+        self,
+        connection: Connection,
+        bookings: Sequence[Row],
+        histories: Sequence[Row],
+        attempts: Sequence[Row],
+    ) -> set[str]:
+        parameters = {
+            "bookings": _json(bookings),
+            "histories": _json(histories),
+            "attempts": _json(attempts),
+        }
+        return set(connection.execute(_UPDATE, parameters).scalars())
+
+    def claim(
+        self,
+        connection: Connection,
+        tenant: str,
+        owner: str,
+        now_us: int,
+        lease_us: int,
+        limit: int,
+    ) -> set[str]:
+        parameters: Mapping[str, Any] = {
+            "tenant": tenant,
+            "owner": owner,
+            "now_us": now_us,
+            "lease_us": lease_us,
+            "limit": limit,
+        }
+        return set(connection.execute(_CLAIM, parameters).scalars())
+
+    # --- the database's clock ------------------------------------------------------------------
+
+    def _read_clock(self, connection: Connection) -> None:
+        before_us = time.monotonic_ns() // 1000
+        now_us = connection.execute(
+            text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+        ).scalar_one()
+        middle_us = (before_us + time.monotonic_ns() // 1000) // 2
+        with self._clock_lock:
+            self._clock_offset_us = now_us - middle_us
+            self._clock_read_s = time.monotonic()
+
+    def keep_clock(self, connection: Connection) -> None:
+        """Reads the clock again when the last reading is old; called between batches."""
+        if time.monotonic() - self._clock_read_s > _CLOCK_AGAIN_S:
+            self._read_clock(connection)
+
+    def now_us(self) -> int:
+        with self._clock_lock:
+            now_us = time.monotonic_ns() // 1000 + self._clock_offset_us
+            # Never backwards within one process, so that history sorts as it happened.
+            self._last_us = max(self._last_us + 1, now_us)
+            return self._last_us
+
+    # --- errors ------------------------------------------------------------------------------
+
+    def trouble(self, error: BaseException) -> Trouble:
+        if isinstance(error, PoolTimeout):
+            return Trouble.REFUSED
+        if not isinstance(error, DBAPIError):
+            return Trouble.ROW
+        state = getattr(error.orig, "sqlstate", None)
+        if error.connection_invalidated or state is None or state in _ANOTHER_SERVER:
+            return Trouble.LOST
+        if state in _RETRIED:
+            return Trouble.RETRY
+        if state.startswith(("57P", "08")):
+            return Trouble.LOST
+        return Trouble.REFUSED if state.startswith(_REFUSED_CLASSES) else Trouble.ROW
+
+
+def _timeline(connection: Connection) -> bytes:
+    name = connection.execute(text("SELECT pg_walfile_name(pg_current_wal_lsn())")).scalar_one()
+    return str(name)[:8].encode()

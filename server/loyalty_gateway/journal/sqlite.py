@@ -1,0 +1,258 @@
+"""The journal on SQLite: one file, one process, every commit on disk before it is reported."""
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, bindparam, create_engine, event, select, text, update
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import QueuePool
+
+from loyalty_gateway.journal import migrations, schema
+from loyalty_gateway.journal.store import JournalRefused, Row, Trouble
+
+_READERS = 2
+_BACKGROUND = 1
+_BUSY_TIMEOUT_MS = 5_000
+
+_insert_booking = text(
+    f"INSERT INTO booking ({', '.join(schema.booking.c.keys())})"
+    f" SELECT {', '.join(f':{name}' for name in schema.booking.c.keys())}"
+    # A tombstone has no account; every other booking waits for an account that is held.
+    " WHERE NOT EXISTS (SELECT 1 FROM account_hold h WHERE h.tenant = :tenant"
+    " AND h.connection = :connection AND h.account_hash = :account_hash)"
+    " ON CONFLICT (tenant, request_id) DO NOTHING"
+)
+_insert_attempt = insert(schema.attempt).on_conflict_do_nothing(
+    index_elements=["tenant", "booking_id", "number"]
+)
+_insert_history = insert(schema.history)
+_update_booking = (
+    update(schema.booking)
+    .where(
+        schema.booking.c.tenant == bindparam("b_tenant"),
+        schema.booking.c.booking_id == bindparam("b_booking_id"),
+        schema.booking.c.epoch == bindparam("b_epoch"),
+        schema.booking.c.state == bindparam("b_state"),
+    )
+    .values({name: bindparam(name) for name in schema.MUTABLE})
+)
+_DUE = (
+    "SELECT booking_id FROM booking WHERE tenant = :tenant AND next_attempt_time <= :now_us"
+    " AND state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'RESERVED')"
+    " AND (lease_until IS NULL OR lease_until <= :now_us)"
+    " ORDER BY next_attempt_time LIMIT :limit"
+)
+
+
+class SqliteStore:
+    """One SQLite file (WAL, synchronous FULL) under a file lock."""
+
+    is_shared = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock: int | None = None
+        self._last_us = 0
+        self.engine: Engine
+        self.background: Engine
+        self._writers: Engine
+
+    # --- life -------------------------------------------------------------------------------
+
+    def start(self, salt_check: bytes) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock_file(self._path)
+        if not self._path.exists():
+            # Born private: the file holds sealed account ids.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        self.engine = _make_engine(self._path, _READERS)
+        self.background = _make_engine(self._path, _BACKGROUND)
+        self._writers = _make_engine(self._path, 1)
+        with self._writers.begin() as connection:
+            migrations.migrate(connection)
+            migrations.check_deployment(connection, salt_check)
+
+    def stop(self) -> None:
+        for engine in ("engine", "background", "_writers"):
+            if hasattr(self, engine):
+                getattr(self, engine).dispose()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def writer(self) -> Connection:
+        connection = self._writers.connect()
+        mode = connection.execute(text("PRAGMA journal_mode")).scalar_one()
+        synchronous = connection.execute(text("PRAGMA synchronous")).scalar_one()
+        connection.rollback()
+        if mode != "wal" or synchronous != 2:
+            connection.close()
+            raise JournalRefused(
+                f"The journal's file is in mode {mode} with synchronous={synchronous}; it must"
+                " be wal and 2 (FULL). Is the file on a network share?"
+            )
+        return connection
+
+    # --- statements --------------------------------------------------------------------------
+
+    def insert(
+        self, connection: Connection, bookings: Sequence[Row], histories: Sequence[Row]
+    ) -> set[str]:
+        connection.execute(_insert_booking, list(bookings))
+        ids = [row["booking_id"] for row in bookings]
+        table = schema.booking
+        new = set(
+            connection.execute(
+                select(table.c.booking_id).where(
+                    table.c.tenant.in_({row["tenant"] for row in bookings}),
+                    table.c.booking_id.in_(ids),
+                )
+            ).scalars()
+        )
+        rows = [row for row in histories if row["booking_id"] in new]
+        if rows:
+            connection.execute(_insert_history, rows)
+        return new
+
+    def update(
+        self,
+        connection: Connection,
+        bookings: Sequence[Row],
+        histories: Sequence[Row],
+        attempts: Sequence[Row],
+    ) -> set[str]:
+        rows = [
+            {
+                "b_tenant": row["tenant"],
+                "b_booking_id": row["booking_id"],
+                "b_epoch": row["epoch"] - 1,
+                "b_state": move["from_state"],
+                **{name: row[name] for name in schema.MUTABLE},
+            }
+            for row, move in zip(bookings, histories, strict=True)
+        ]
+        connection.exec_driver_sql("SAVEPOINT together")
+        if connection.execute(_update_booking, rows).rowcount == len(rows):
+            landed = {row["booking_id"] for row in bookings}
+        else:
+            # Somebody else moved one of them: one at a time tells which.
+            connection.exec_driver_sql("ROLLBACK TO together")
+            landed = {
+                row["b_booking_id"]
+                for row in rows
+                if connection.execute(_update_booking, row).rowcount == 1
+            }
+        connection.exec_driver_sql("RELEASE together")
+        moves = [row for row in histories if row["booking_id"] in landed]
+        tries = [row for row in attempts if row["booking_id"] in landed]
+        if moves:
+            connection.execute(_insert_history, moves)
+        if tries:
+            connection.execute(_insert_attempt, tries)
+        return landed
+
+    def claim(
+        self,
+        connection: Connection,
+        tenant: str,
+        owner: str,
+        now_us: int,
+        lease_us: int,
+        limit: int,
+    ) -> set[str]:
+        parameters = {"tenant": tenant, "now_us": now_us, "limit": limit}
+        ids = list(connection.execute(text(_DUE), parameters).scalars())
+        table, moves = schema.booking, schema.history
+        mine = (table.c.tenant == tenant) & table.c.booking_id.in_(ids)
+        if ids:
+            connection.execute(
+                update(table)
+                .where(mine)
+                .values(
+                    owner=owner,
+                    lease_until=now_us + lease_us,
+                    next_attempt_time=now_us + lease_us,
+                    epoch=table.c.epoch + 1,
+                )
+            )
+            columns = [column.name for column in moves.c]
+            taken = select(
+                table.c.tenant,
+                table.c.booking_id,
+                table.c.epoch,
+                table.c.state,
+                table.c.state,
+                text("'recovery'"),
+                text(str(int(now_us))),
+                text("'taken up'"),
+            ).where(mine)
+            connection.execute(insert(moves).from_select(columns, taken))
+        return set(ids)
+
+    # --- clock and errors ----------------------------------------------------------------------
+
+    def now_us(self) -> int:
+        # Never backwards within one process, so that history sorts as it happened.
+        self._last_us = max(self._last_us + 1, time.time_ns() // 1000)
+        return self._last_us
+
+    def keep_clock(self, connection: Connection) -> None:
+        """The clock of the file is this machine's own."""
+
+    def trouble(self, error: BaseException) -> Trouble:
+        if isinstance(error, PoolTimeout):
+            return Trouble.REFUSED
+        if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError):
+            return Trouble.ROW
+        if error.connection_invalidated:
+            return Trouble.LOST
+        # Disk full, locked, I/O error: the file's trouble. What remains is a row's own data.
+        is_files = isinstance(error.orig, sqlite3.OperationalError)
+        return Trouble.LOST if is_files else Trouble.ROW
+
+
+def _lock_file(path: Path) -> int:
+    """Takes the journal for this process. Raises JournalRefused when another one has it."""
+    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise JournalRefused(
+            f"The journal {path} is in use by another process; a SQLite journal belongs to one."
+        ) from error
+    return descriptor
+
+
+def _make_engine(path: Path, size: int) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=QueuePool,
+        pool_size=size,
+        max_overflow=1,
+        pool_timeout=_BUSY_TIMEOUT_MS / 1000,
+        connect_args={"check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(dbapi_connection: Any, _record: Any) -> None:
+        # The driver must not begin transactions of its own: BEGIN is ours, below.
+        dbapi_connection.isolation_level = None
+        cursor = dbapi_connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine

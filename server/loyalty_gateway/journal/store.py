@@ -1,0 +1,86 @@
+"""What a database must be able to do for the journal; SQLite and PostgreSQL each fill it.
+
+Everything here runs in the journal's threads, never on the event loop.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Engine
+
+Row = Mapping[str, Any]
+
+
+class JournalRefused(Exception):
+    """The journal cannot be used as it is; the text says why and what to do."""
+
+
+class Trouble(StrEnum):
+    """What a failed statement says about the rows in it."""
+
+    ROW = "ROW"
+    """One of the rows is to blame: its neighbours can be saved."""
+    RETRY = "RETRY"
+    """Two transactions met; nothing was written, and the same may be tried again."""
+    LOST = "LOST"
+    """The connection broke: whether it was written must be read again."""
+    REFUSED = "REFUSED"
+    """The database did not write it, and will not at the moment."""
+
+
+class Store(Protocol):
+    """One kind of database."""
+
+    is_shared: bool
+    """Whether several processes may own bookings of this journal at the same time."""
+    engine: Engine
+    background: Engine
+    """A small pool of its own for recovery, so that callers cannot starve it."""
+
+    def start(self, salt_check: bytes) -> None:
+        """Opens, migrates and checks the database. Raises JournalRefused."""
+        ...
+
+    def stop(self) -> None: ...
+
+    def writer(self) -> Connection:
+        """A connection to write with, checked to be as durable as promised.
+
+        Raises JournalRefused or the driver's error.
+        """
+        ...
+
+    def insert(
+        self, connection: Connection, bookings: Sequence[Row], histories: Sequence[Row]
+    ) -> set[str]:
+        """Inserts what has no request_id yet, each with its history; ids of the new ones."""
+        ...
+
+    def update(
+        self,
+        connection: Connection,
+        bookings: Sequence[Row],
+        histories: Sequence[Row],
+        attempts: Sequence[Row],
+    ) -> set[str]:
+        """Rewrites what still stands at the epoch before and the state before, with history
+        and attempts of just those; ids of what landed. `histories` is in the order of
+        `bookings`."""
+        ...
+
+    def claim(
+        self, connection: Connection, tenant: str, owner: str, now_us: int, lease_us: int, limit: int
+    ) -> set[str]:
+        """Takes due bookings that nobody holds, for the length of a lease; their ids."""
+        ...
+
+    def now_us(self) -> int:
+        """The database's clock, in microseconds; may be computed from an earlier reading."""
+        ...
+
+    def keep_clock(self, connection: Connection) -> None:
+        """Reads the clock again when the last reading is old; called between batches."""
+        ...
+
+    def trouble(self, error: BaseException) -> Trouble: ...
