@@ -180,3 +180,16 @@ def in_progress(asked: Booking, *, is_opened: bool) -> LoyaltyError:
         provider=asked.provider,
         retry_after_s=_RETRY_DEFAULT_S,
     )
+
+
+def on_hold(asked: Booking) -> LoyaltyError:
+    """Another booking on this account is a doubt that a new one would make worse."""
+    return LoyaltyError(
+        Reason.ACCOUNT_ON_HOLD,
+        "Another booking on this account waits for a person's decision; nothing was sent. Repeat"
+        " the same request_id later.",
+        fate=Fate.NOT_EXECUTED,
+        request_id=asked.request_id,
+        connection=asked.connection,
+        provider=asked.provider,
+    )

@@ -29,6 +29,8 @@ class Link:
     declared: Mapping[str, Promise] = field(default_factory=dict)
     proven: dict[str, Promise] = field(default_factory=dict)
     in_flight: int = 0
+    unresolved_count: int = 0
+    """Bookings in doubt or in review, as last counted; changed here as they come and go."""
     state: ConnectionState = ConnectionState.OK
 
     def promise(self, name: str) -> Promise:

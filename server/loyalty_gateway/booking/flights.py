@@ -5,6 +5,7 @@ sent. What a caller hears is always what the journal holds.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import uuid
@@ -12,8 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol, TypedDict
 
+from loyalty_gateway import failpoints
 from loyalty_gateway.booking import judge
-from loyalty_gateway.booking.answers import error_for, in_progress, refusal_of
+from loyalty_gateway.booking.answers import error_for, in_progress, on_hold, refusal_of
 from loyalty_gateway.booking.calls import BookingCall, BookingKey, Decision
 from loyalty_gateway.booking.connections import Connections, Link
 from loyalty_gateway.booking.judge import Policy, Verdict
@@ -31,7 +33,7 @@ from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason, Violation
 from loyalty_gateway.domain.operations import InDoubtPolicy, Order, RecoveryMode, Reference
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.sealing import Keyring
-from loyalty_gateway.journal.writer import Change, Opening, unavailable
+from loyalty_gateway.journal.writer import Change, Opened, Opening, unavailable
 from loyalty_gateway.providers.port import (
     Book,
     Offer,
@@ -47,6 +49,8 @@ log = logging.getLogger(__name__)
 
 _SETTLE_RETRY_S = 10.0
 _SETTLE_RETRY_EVERY_S = 0.25
+_HOLD_POLL_S = 0.2
+_OTHERS_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +61,14 @@ class Limits:
     in_flight_max: int = 512
     in_flight_per_connection_max: int = 128
     tombstones_per_hour_max: int = 1000
+    unresolved_max: int = 1000
     attempt_total_s: float = 15.0
     lease_s: float = 30.0
     send_by_s: float = 2.0
+
+
+_UNSETTLED = frozenset({State.SENDING, State.IN_DOUBT, State.REVERSING})
+"""States that a machine will end."""
 
 
 class Kick(Protocol):
@@ -168,7 +177,7 @@ class Flights:
         else:
             is_mine = False
         landed = await self._wait(flight, booking, call.deadline)
-        if landed.booking.state is State.IN_DOUBT:
+        if landed.booking.state in _UNSETTLED:
             settled = await self._watch(
                 landed.booking, call.deadline, is_kicked=landed.is_replayed
             )
@@ -298,6 +307,16 @@ class Flights:
                 request_id=call.request_id,
                 **where,
             )
+        if link.unresolved_count >= limits.unresolved_max:
+            return LoyaltyError(
+                Reason.PROVIDER_UNREACHABLE,
+                "Too many bookings of this connection are in doubt, so no new one is sent until"
+                " some are resolved.",
+                fate=nothing,
+                request_id=call.request_id,
+                retry_after_s=30,
+                **where,
+            )
         if (
             len(self._tasks) >= limits.in_flight_max
             or link.in_flight >= limits.in_flight_per_connection_max
@@ -394,8 +413,12 @@ class Flights:
             # send_by counts from before the write was asked for: a slow disk is no excuse.
             send_by = loop.time() + self._limits.send_by_s
             booking = replace(booking, trace_parent=span.trace_parent)
-            opened = await self._journal.open(Opening(booking, actor="caller"))
+            failpoints.hit("before-open")
+            opened = await self._open(flight, booking, call)
+            if opened.is_held:
+                raise on_hold(booking)
             flight.is_opened = True
+            failpoints.hit("after-open")
             if not opened.is_new:
                 known = opened.booking
                 span.event("booking.known", {"loyalty.state": known.state.value})
@@ -419,10 +442,22 @@ class Flights:
             else:
                 send = Send(order, booking.outbound_id, booking.attempt_count, call.fault)
                 verdict = await self.attempt(link, send, span)
+            failpoints.hit("after-answer")
             settled = await self.settle(
                 booking, verdict, link, actor="caller", kind=AttemptKind.SEND, span=span
             )
+            failpoints.hit("after-settle")
         return _Landed(settled, is_replayed=False, retry_after_s=verdict.retry_after_s)
+
+    async def _open(self, flight: _Flight, booking: Booking, call: BookingCall) -> Opened:
+        """Write 1; while another booking holds the account it waits for the caller's time."""
+        loop = asyncio.get_running_loop()
+        while True:
+            opened = await self._journal.open(Opening(booking, actor="caller"))
+            left_s = call.deadline - loop.time() - self._limits.deadline_min_s
+            if not opened.is_held or left_s <= 0 or flight.waiting == 0:
+                return opened
+            await asyncio.sleep(min(_HOLD_POLL_S, left_s))
 
     async def _reopen(self, known: Booking, link: Link, call: BookingCall) -> Booking | None:
         """RESERVED -> SENDING for a caller who repeats; None when another one was faster."""
@@ -527,7 +562,19 @@ class Flights:
             request_text=verdict.request_text,
             answer_text=verdict.answer_text,
         )
-        settled = await self.move(Change(before, after, actor, note="", attempt=attempt))
+        holds = after.state is State.NEEDS_REVIEW and link.means(before).mode is RecoveryMode.MANUAL
+        settled = await self.move(
+            Change(
+                before,
+                after,
+                actor,
+                attempt=attempt,
+                # Nobody can find out, so another booking on the account would hide the truth.
+                holds_account=True if holds else self._releases(before, after),
+            )
+        )
+        if verdict.receipt is not None and settled.state in (State.IN_DOUBT, State.NEEDS_REVIEW):
+            settled = await self._hear_late(settled, after, attempt)
         span.event("booking.settled", {"loyalty.state": settled.state.value})
         span.set(
             {"loyalty.state": settled.state.value, "loyalty.outcome": settled.outcome.value}
@@ -537,6 +584,34 @@ class Flights:
         if settled.outcome is Fate.UNKNOWN:
             span.fail(settled.reason.value if settled.reason else "UNKNOWN")
         return settled
+
+    @staticmethod
+    def _releases(before: Booking, after: Booking) -> bool | None:
+        was_held = before.state is State.NEEDS_REVIEW
+        return False if was_held and after.state is not State.NEEDS_REVIEW else None
+
+    async def _hear_late(self, found: Booking, after: Booking, attempt: Attempt) -> Booking:
+        """The vendor confirmed what somebody else, meanwhile, had to take for a doubt."""
+        if after.state is not State.SUCCEEDED or found.epoch < after.epoch:
+            return found
+        known = replace(
+            after,
+            epoch=found.epoch + 1,
+            attempt_count=found.attempt_count,
+            doubtful_attempts=found.doubtful_attempts,
+            recovery_tries=found.recovery_tries,
+            incident=found.incident,
+        )
+        return await self.move(
+            Change(
+                found,
+                known,
+                "caller",
+                "the vendor's answer came after the lease had ended",
+                attempt=attempt,
+                holds_account=self._releases(found, known),
+            )
+        )
 
     def _with_bytes(self, after: Booking) -> Booking:
         if after.state is State.SUCCEEDED:
@@ -581,6 +656,7 @@ class Flights:
                     after.state,
                 )
             after = found
+        self._count(change.before, after)
         metrics.booking_settled(
             after.connection, after.operation.value if after.operation else "", after.state.value
         )
@@ -593,6 +669,12 @@ class Flights:
             self._recovery.wake(after.next_attempt_time)
         return after
 
+    def _count(self, before: Booking, after: Booking) -> None:
+        link = self._connections.find(after.connection)
+        if link is not None:
+            stands = (State.IN_DOUBT, State.NEEDS_REVIEW)
+            link.unresolved_count += (after.state in stands) - (before.state in stands)
+
     # --- waiting for a doubt to end ---------------------------------------------------------
 
     def _tell(self, booking_id: str) -> None:
@@ -600,19 +682,23 @@ class Flights:
             event.set()
 
     async def _watch(self, booking: Booking, deadline: float, *, is_kicked: bool) -> Booking:
-        """Waits until the booking is no longer in doubt, at most until the deadline."""
+        """Waits until the booking is settled or a person's, at most until the deadline.
+
+        What moves in this process is told at once; what another replica moves is asked for.
+        """
         event = asyncio.Event()
         watchers = self._watchers.setdefault(booking.booking_id, set())
         watchers.add(event)
+        poll_s = _OTHERS_POLL_S if self._journal.is_shared else None
+        loop = asyncio.get_running_loop()
         try:
-            if is_kicked and self._recovery is not None:
+            if is_kicked and self._recovery is not None and booking.state is State.IN_DOUBT:
                 self._recovery.kick(booking)
-            while booking.state is State.IN_DOUBT:
-                try:
-                    async with asyncio.timeout_at(deadline):
+            while booking.state in _UNSETTLED and loop.time() < deadline:
+                until = deadline if poll_s is None else min(deadline, loop.time() + poll_s)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(until):
                         await event.wait()
-                except TimeoutError:
-                    break
                 event.clear()
                 found = await self._journal.find(
                     booking.tenant, booking_id=booking.booking_id
@@ -628,7 +714,7 @@ class Flights:
     async def _answer_known(self, known: Booking, asked: Booking, call: BookingCall) -> Answer:
         """Answers a repeat while new bookings are refused; a doubt may still end meanwhile."""
         self._same_request(known, asked)
-        if known.state is State.IN_DOUBT:
+        if known.state in _UNSETTLED:
             known = await self._watch(known, call.deadline, is_kicked=True)
         return self._answer(_Landed(known, is_replayed=True), is_replayed=True)
 
@@ -785,7 +871,15 @@ class Flights:
                     references=(*known.references, evidence),
                 )
             )
-        settled = await self.move(Change(known, after, actor=f"operator {actor}", note=note))
+        settled = await self.move(
+            Change(
+                known,
+                after,
+                actor=f"operator {actor}",
+                note=note,
+                holds_account=self._releases(known, after),
+            )
+        )
         if settled.epoch != after.epoch or settled.state is not after.state:
             raise _not_resolvable(settled, f"it has moved to {settled.state} meanwhile")
         return settled
@@ -808,7 +902,13 @@ class Flights:
                 next_attempt_time=now,
             )
             known = await self.move(
-                Change(known, again, actor=f"operator {actor}", note="asked for one more try")
+                Change(
+                    known,
+                    again,
+                    actor=f"operator {actor}",
+                    note="asked for one more try",
+                    holds_account=False,
+                )
             )
         if known.state is State.IN_DOUBT:
             return await self._watch(known, deadline, is_kicked=True)
@@ -817,12 +917,30 @@ class Flights:
     # --- start and stop -----------------------------------------------------------------------
 
     async def adopt(self, tenant: str) -> int:
-        """Takes over what an earlier process left in SENDING: in doubt, whatever it was doing."""
+        """Takes over what an earlier process left, where no other process can be its owner.
+
+        In a shared journal the lease decides instead: nobody knows whether the owner is dead.
+        """
+        if self._journal.is_shared:
+            return 0
         count = 0
-        while left := await self._journal.sending_of_other_boots(tenant, limit=200):
+        failpoints.hit("adopting")
+        while left := await self._journal.orphans(tenant, limit=200):
             for booking in left:
-                moved = await self.abandon(booking, "the process that sent it is gone")
-                if moved.state is State.SENDING:
+                if booking.state is State.SENDING:
+                    moved = await self.abandon(booking, "the process that sent it is gone")
+                else:
+                    freed = replace(
+                        booking,
+                        epoch=booking.epoch + 1,
+                        owner="",
+                        lease_until=None,
+                        next_attempt_time=self._journal.now(),
+                    )
+                    moved = await self.move(
+                        Change(booking, freed, "recovery", "the process that held it is gone")
+                    )
+                if moved.epoch == booking.epoch:
                     raise unavailable(RuntimeError("an orphaned booking could not be moved"))
             count += len(left)
         return count

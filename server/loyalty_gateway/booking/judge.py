@@ -4,6 +4,7 @@ The default is doubt: a booking is refused or repeatable only when each of its a
 itself proven to have done nothing, or one answer proves it for the whole booking.
 """
 
+import zlib
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -37,9 +38,15 @@ class Policy:
     settle_s: float
     abandon_reserved_s: float
 
-    def wait_s(self, tries: int) -> float:
-        """Seconds until the next step after `tries` steps of recovery."""
-        return self.schedule_s[tries] if tries < len(self.schedule_s) else self.then_every_s
+    def wait_s(self, tries: int, booking_id: str) -> float:
+        """Seconds until the next step after `tries` steps of recovery.
+
+        Spread by a fifth each way, by the booking's id: a flood of doubts that began together
+        does not come back together, and the same booking always waits the same time.
+        """
+        base_s = self.schedule_s[tries] if tries < len(self.schedule_s) else self.then_every_s
+        spread = zlib.crc32(f"{booking_id}/{tries}".encode()) % 401 - 200
+        return base_s * (1000 + spread) / 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,18 @@ def after_attempt(
         return replace(ended, state=State.NEEDS_REVIEW, references=verdict.receipt.references)
     if status.fate is Fate.NOT_EXECUTED:
         return _not_executed(booking, ended, verdict, now, means, policy)
-    return in_doubt(replace(ended, doubt_time=now), now, means, policy)
+    incident = booking.incident or incident_of(booking, status.reason.value, now)
+    return in_doubt(
+        replace(ended, doubt_time=now, incident=incident), now, means, policy
+    )
+
+
+def incident_of(booking: Booking, reason: str, now: datetime) -> str:
+    """What a doubt belongs to: one connection's one trouble within one hour.
+
+    Every replica computes the same name, so a flood has one name without anybody agreeing on it.
+    """
+    return f"{booking.connection}/{now:%Y-%m-%dT%H}/{reason}"
 
 
 def _succeeded(ended: Booking, receipt: Receipt, applied: Amount, now: datetime) -> Booking:
@@ -141,7 +159,7 @@ def _not_executed(
 def in_doubt(ended: Booking, now: datetime, means: Means, policy: Policy) -> Booking:
     """The booking in doubt: with a next step where a machine can find out, else a person's."""
     tries = ended.recovery_tries + (1 if ended.state is State.IN_DOUBT else 0)
-    wait = timedelta(seconds=policy.wait_s(tries))
+    wait = timedelta(seconds=policy.wait_s(tries, ended.booking_id))
     if not may_resend(means, now):
         return replace(ended, state=State.NEEDS_REVIEW, recovery_mode=means.mode)
     return replace(

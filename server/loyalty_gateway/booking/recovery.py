@@ -10,6 +10,7 @@ import logging
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from loyalty_gateway import failpoints
 from loyalty_gateway.booking import judge
 from loyalty_gateway.booking.connections import Connections, Link
 from loyalty_gateway.booking.flights import Flights
@@ -26,7 +27,6 @@ from loyalty_gateway.telemetry.spans import booking_span
 log = logging.getLogger(__name__)
 
 _LOOK_AT_LEAST_EVERY_S = 5.0
-_TAKE_MAX = 50
 _KICK_EVERY_S = 1.0
 _WHILE_PAUSED_S = 60.0
 
@@ -94,6 +94,8 @@ class Recovery:
             last_s is not None and now_s - last_s < _KICK_EVERY_S
         ):
             return
+        if booking.lease_until is not None and booking.lease_until > self._journal.now():
+            return  # A step of it runs already, here or on another replica.
         self._kicked[booking.booking_id] = now_s
         if len(self._kicked) > 10_000:
             self._kicked = {
@@ -136,10 +138,10 @@ class Recovery:
         room = self._parallel_max - len(self._busy)
         if room <= 0:
             return
-        due = await self._journal.due(self._tenant, self._journal.now(), _TAKE_MAX)
-        for booking in due:
-            if booking.booking_id not in self._busy and room > 0:
-                room -= 1
+        # Claimed for a lease: no other replica takes them meanwhile, and after a crash here
+        # another one does.
+        for booking in await self._journal.claim(self._tenant, self._lease_s, room):
+            if booking.booking_id not in self._busy:
                 self._launch(booking)
 
     def _launch(self, booking: Booking) -> None:
@@ -158,13 +160,18 @@ class Recovery:
         now = self._journal.now()
         doubts = reviews = 0
         oldest_s = 0.0
+        unresolved: dict[str, int] = {}
         for row in await self._journal.unresolved(self._tenant):
+            if row.state is not State.SENDING:
+                unresolved[row.connection] = unresolved.get(row.connection, 0) + row.count
             if row.state is State.NEEDS_REVIEW:
                 reviews += row.count
             elif row.state is State.IN_DOUBT:
                 doubts += row.count
                 if row.oldest is not None:
                     oldest_s = max(oldest_s, (now - row.oldest).total_seconds())
+        for link in self._connections:
+            link.unresolved_count = unresolved.get(link.connection, 0)
         metrics.in_doubt(doubts, oldest_s)
         metrics.needs_review(reviews)
 
@@ -175,10 +182,7 @@ class Recovery:
             case State.RESERVED:
                 await self._close_abandoned(booking)
             case State.SENDING:
-                if self._flights.is_flying(booking):
-                    await self._renew(booking)
-                else:
-                    await self._flights.abandon(booking, "its lease ran out without an end")
+                await self._flights.abandon(booking, "its lease ran out without an end")
             case State.IN_DOUBT:
                 await self._find_out(booking)
             case state:
@@ -190,16 +194,14 @@ class Recovery:
             booking,
             state=State.NOT_EXECUTED,
             epoch=booking.epoch + 1,
+            owner="",
+            lease_until=None,
             next_attempt_time=None,
             settle_time=now,
         )
         await self._flights.move(
             Change(booking, closed, "recovery", "nobody repeated it, and nothing was booked")
         )
-
-    async def _renew(self, booking: Booking) -> None:
-        """The owner still works on it: its own time limit will end it, not this loop."""
-        await asyncio.sleep(_KICK_EVERY_S)
 
     async def _find_out(self, booking: Booking) -> None:
         link = self._connections.find(booking.connection)
@@ -211,6 +213,8 @@ class Recovery:
             later = replace(
                 booking,
                 epoch=booking.epoch + 1,
+                owner="",
+                lease_until=None,
                 next_attempt_time=now + timedelta(seconds=_WHILE_PAUSED_S),
             )
             await self._flights.move(Change(booking, later, "recovery", "connection is paused"))
@@ -242,6 +246,7 @@ class Recovery:
             sent_time=now,
         )
         change = Change(booking, claimed, "recovery", "sends it again under the same id")
+        failpoints.hit("recovery-claimed")
         if not await self._journal.change(change):
             return
         attributes: dict[str, str | int | bool] = {
@@ -257,6 +262,7 @@ class Recovery:
                 claimed.attempt_count,
             )
             verdict = await self._flights.attempt(link, send, span)
+            failpoints.hit("recovery-answered")
             settled = await self._flights.settle(
                 claimed, verdict, link, actor="recovery", kind=AttemptKind.RESEND, span=span
             )

@@ -29,6 +29,7 @@ __all__ = ["Journal", "JournalRefused", "ListQuery", "PromiseRow", "Unresolved"]
 
 _T = TypeVar("_T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_OPEN = [State.SENDING, State.IN_DOUBT, State.REVERSING, State.RESERVED]
 _READERS = 4
 _BACKGROUND_READERS = 2
 
@@ -261,24 +262,22 @@ class Journal:
                 connection.execute(
                     select(func.min(table.c.next_attempt_time)).where(
                         table.c.tenant == tenant,
-                        table.c.state.in_(
-                            [State.SENDING, State.IN_DOUBT, State.REVERSING, State.RESERVED]
-                        ),
+                        table.c.state.in_(_OPEN),
                     )
                 ).scalar_one()
             )
 
         return await self._read(query, is_background=True)
 
-    async def sending_of_other_boots(self, tenant: str, limit: int) -> Sequence[Booking]:
-        """Bookings left in SENDING by a process that is gone."""
+    async def orphans(self, tenant: str, limit: int) -> Sequence[Booking]:
+        """Open bookings that another process holds; it is gone where the journal is one's own."""
         table = schema.booking
         statement = (
             select(table)
             .where(
                 table.c.tenant == tenant,
-                table.c.state == State.SENDING.value,
-                table.c.owner != self.boot_id,
+                table.c.state.in_(_OPEN),
+                table.c.owner.not_in(["", self.boot_id]),
             )
             .limit(limit)
         )

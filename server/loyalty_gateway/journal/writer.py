@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, select, text, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 
+from loyalty_gateway import failpoints
 from loyalty_gateway.domain.booking import TRANSITIONS, Attempt, Booking, State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.journal import schema
@@ -225,8 +226,10 @@ class Writer:
             self._unhealthy(error)
             return [unavailable(error)] * len(items)
         try:
+            failpoints.hit("before-commit")
             with connection.begin():
                 results = list(apply(connection, items))
+            failpoints.hit("after-commit")
         except Exception as error:
             return self._failed(error, items, apply, found, tries)
         self.is_healthy = True

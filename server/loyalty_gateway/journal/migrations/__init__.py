@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection, inspect, select, text
 
+from loyalty_gateway import failpoints
 from loyalty_gateway.journal import schema
 from loyalty_gateway.journal.store import JournalRefused
 
@@ -22,6 +23,7 @@ def migrate(connection: Connection) -> None:
     """
     if current_revision(connection) == schema.REVISION:
         return
+    failpoints.hit("migrating")
     # Imported late: alembic is needed once in a journal's life and takes long to import.
     from alembic import command
     from alembic.config import Config
