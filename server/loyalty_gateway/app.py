@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 import uuid
@@ -10,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
+from loyalty_gateway import failpoints
 from loyalty_gateway.booking.calls import Promise, PromiseSource
 from loyalty_gateway.booking.connections import Connections, Link
 from loyalty_gateway.booking.engine import Engine
@@ -17,6 +19,8 @@ from loyalty_gateway.booking.flights import Limits
 from loyalty_gateway.booking.judge import Policy
 from loyalty_gateway.journal.journal import Journal, JournalRefused
 from loyalty_gateway.journal.sealing import Keyring
+from loyalty_gateway.journal.sqlite import SqliteStore
+from loyalty_gateway.journal.store import Store
 from loyalty_gateway.providers import PROVIDERS
 from loyalty_gateway.providers.connection import AdapterSettingsError
 from loyalty_gateway.rpc.admin import AdminHttp
@@ -76,7 +80,7 @@ class Gateway:
         stack.push_async_callback(self._telemetry.stop)
 
         keyring = _keyring(settings)
-        journal = Journal(settings.journal.path, boot_id=str(uuid.uuid4()))
+        journal = Journal(_store(settings), boot_id=str(uuid.uuid4()))
         self._journal = journal
         stack.push_async_callback(journal.stop)
         await journal.start(keyring.salt_check)
@@ -92,6 +96,7 @@ class Gateway:
                 in_flight_max=settings.limits.in_flight_max,
                 in_flight_per_connection_max=settings.limits.in_flight_per_connection_max,
                 tombstones_per_hour_max=settings.limits.tombstones_per_hour_max,
+                unresolved_max=settings.limits.unresolved_max,
                 attempt_total_s=settings.provider.attempt_total_s,
                 lease_s=settings.engine.lease_s,
                 send_by_s=settings.engine.send_by_s,
@@ -202,12 +207,27 @@ class Gateway:
         """Not serving; a while for load balancers; drain; finish what was sent; close."""
         delay_s = self._settings.server.endpoint_delay_s
         self._is_serving = False
+        failpoints.hit("draining")
         if self._health is not None:
             await self._health.drain()
         await asyncio.sleep(delay_s if endpoint_delay_s is None else endpoint_delay_s)
         if self._engine is not None:
             self._engine.drain()
         await self._stack.aclose()
+
+
+def _store(settings: Settings) -> Store:
+    if settings.journal.dsn is None:
+        return SqliteStore(settings.journal.path)
+    # Imported only where it is used: the driver comes with the extra `postgres`.
+    try:
+        from loyalty_gateway.journal.postgres import PostgresStore
+
+        return PostgresStore(settings.journal.dsn.get_secret_value(), ha=settings.journal.ha)
+    except ImportError as error:
+        raise StartRefused(
+            "journal.dsn needs the PostgreSQL driver: install loyalty-gateway[postgres]"
+        ) from error
 
 
 def _keyring(settings: Settings) -> Keyring:
@@ -248,6 +268,12 @@ def run(settings: Settings) -> int:
 
         new_loop = uvloop.new_event_loop
     try:
+        # The configuration refuses the variable in production.
+        failpoints.arm(os.environ.get("LOYALTY_FAILPOINTS", ""))
+    except failpoints.FailpointsInvalid as error:
+        print(f"loyalty: {error}", file=sys.stderr)
+        return 2
+    try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             return runner.run(_serve(settings))
     except StartRefused as error:
@@ -256,14 +282,32 @@ def run(settings: Settings) -> int:
 
 
 def migrate(settings: Settings) -> None:
-    """Brings the journal to this version's schema.
+    """Brings the journal to this version's schema; beside running replicas on PostgreSQL.
 
     Raises:
-        StartRefused: the journal is in use, or newer than this program.
+        StartRefused: the journal is in use, newer than this program, or not to be had.
     """
-    from loyalty_gateway.journal.journal import migrate_file
-
+    store = _store(settings)
     try:
-        migrate_file(settings.journal.path)
+        store.start(_keyring(settings).salt_check)
     except JournalRefused as error:
         raise StartRefused(str(error)) from error
+    finally:
+        store.stop()
+
+
+def accept_journal(settings: Settings) -> None:
+    """Accepts a promoted PostgreSQL whose last commits may be lost; a person's decision.
+
+    Raises:
+        StartRefused: the journal is not a PostgreSQL, or not to be had.
+    """
+    store = _store(settings)
+    if isinstance(store, SqliteStore):
+        raise StartRefused("a SQLite journal has no timeline to accept")
+    try:
+        store.accept_timeline()  # type: ignore[attr-defined]
+    except Exception as error:
+        raise StartRefused(f"the journal cannot be reached: {type(error).__name__}") from error
+    finally:
+        store.stop()

@@ -235,6 +235,12 @@ class Limits(_Section):
     metadata_bytes_max: int = Field(
         default=8_192, ge=1_024, le=65_536, description="Largest metadata of a request."
     )
+    unresolved_max: int = Field(
+        default=1_000,
+        ge=1,
+        le=1_000_000,
+        description="Bookings in doubt on one connection beyond which no new one is sent.",
+    )
     tombstones_per_hour_max: int = Field(
         default=1_000,
         ge=0,
@@ -329,12 +335,45 @@ class Recovery(_Section):
 
 
 class Journal(_Section):
-    """Where the bookings are remembered."""
+    """Where the bookings are remembered: in a SQLite file, or in PostgreSQL for replicas."""
 
     path: Path = Field(
         default=Path("./loyalty.sqlite3"),
-        description="The SQLite file. Its folder must exist; one process alone may use it.",
+        description=(
+            "The SQLite file, where no dsn is set. Its folder must exist; one process alone may"
+            " use it."
+        ),
     )
+    dsn_file: Path | None = Field(
+        default=None,
+        description="File with the address of a PostgreSQL database (14 or newer); see `dsn`.",
+    )
+    dsn: SecretStr | None = Field(
+        default=None,
+        description=(
+            "Address of a PostgreSQL database, postgresql://user:password@host:5432/name, instead"
+            " of a file. Any number of replicas may share it."
+        ),
+    )
+    ha: Literal["none", "synchronous"] = Field(
+        default="none",
+        description=(
+            "synchronous: a synchronous standby is demanded, so a promotion loses nothing. none:"
+            " after a promotion the journal is refused until `loyalty journal accept`."
+        ),
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, raw: Any) -> Any:
+        return _with_secret_read(raw, "dsn", "dsn_file")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        dsn = self.dsn.get_secret_value() if self.dsn is not None else "postgresql://"
+        if not dsn.startswith(("postgresql://", "postgres://")):
+            raise ValueError("dsn must begin with postgresql://")
+        return self
 
 
 class SealingKey(_Section):
