@@ -203,7 +203,9 @@ class ListBookingsRequest(_message.Message):
     method: _builtins.str
     """Only bookings made by this rpc, for example `TopUpBalance`. At most 64 letters."""
     incident: _builtins.str
-    """Only bookings that one incident has left in doubt together. At most 64 characters."""
+    """Only bookings that one incident has left in doubt together, as in Booking.incident. At most
+    120 characters.
+    """
     order: Global___BookingOrder.ValueType
     """How to sort."""
     @_builtins.property

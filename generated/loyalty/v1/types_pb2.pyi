@@ -629,6 +629,7 @@ class Booking(_message.Message):
     ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
     CONNECTION_FIELD_NUMBER: _builtins.int
+    INCIDENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name: `bookings/` and a UUID. Empty in an answer to validate_only."""
     request_id: _builtins.str
@@ -663,6 +664,11 @@ class Booking(_message.Message):
     """The trace of the first call: 32 hexadecimal digits. Empty when it was not traced."""
     connection: _builtins.str
     """The id of the connection, without `connections/`."""
+    incident: _builtins.str
+    """What a doubt belongs to: the same for all bookings of one connection that one kind of trouble
+    left in doubt within one hour, for example `cashassist/2026-11-21T23/PROVIDER_UNREACHABLE`.
+    Empty for a booking that was never in doubt. ListBookings takes it as a filter.
+    """
     @_builtins.property
     def account(self) -> Global___Account:
         """The account. Absent where service is empty."""
@@ -741,10 +747,11 @@ class Booking(_message.Message):
         attempt_count: _builtins.int = ...,
         trace_id: _builtins.str = ...,
         connection: _builtins.str = ...,
+        incident: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "applied", b"applied", "asked", b"asked", "create_time", b"create_time", "error", b"error", "next_attempt_time", b"next_attempt_time", "sent_time", b"sent_time", "settle_time", b"settle_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "applied", b"applied", "asked", b"asked", "attempt_count", b"attempt_count", "balances_after", b"balances_after", "cancel_requested", b"cancel_requested", "connection", b"connection", "create_time", b"create_time", "error", b"error", "final", b"final", "in_doubt_policy", b"in_doubt_policy", "method", b"method", "name", b"name", "next_attempt_time", b"next_attempt_time", "original_booking", b"original_booking", "outcome", b"outcome", "provider_references", b"provider_references", "receipt_lines", b"receipt_lines", "recovery_mode", b"recovery_mode", "request_id", b"request_id", "reversible", b"reversible", "sent_time", b"sent_time", "service", b"service", "settle_time", b"settle_time", "state", b"state", "trace_id", b"trace_id", "undo_bookings", b"undo_bookings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "applied", b"applied", "asked", b"asked", "attempt_count", b"attempt_count", "balances_after", b"balances_after", "cancel_requested", b"cancel_requested", "connection", b"connection", "create_time", b"create_time", "error", b"error", "final", b"final", "in_doubt_policy", b"in_doubt_policy", "incident", b"incident", "method", b"method", "name", b"name", "next_attempt_time", b"next_attempt_time", "original_booking", b"original_booking", "outcome", b"outcome", "provider_references", b"provider_references", "receipt_lines", b"receipt_lines", "recovery_mode", b"recovery_mode", "request_id", b"request_id", "reversible", b"reversible", "sent_time", b"sent_time", "service", b"service", "settle_time", b"settle_time", "state", b"state", "trace_id", b"trace_id", "undo_bookings", b"undo_bookings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

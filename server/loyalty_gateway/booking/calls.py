@@ -111,6 +111,7 @@ class BookingFilter:
 
     states: tuple[State, ...] = ()
     connection: str = ""
+    incident: str = ""
     operation: Operation | None = None
     account: AccountKey | None = None
     created_from: datetime | None = None

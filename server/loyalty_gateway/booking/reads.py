@@ -154,6 +154,7 @@ class Reads:
             [
                 ",".join(sorted(wanted.states)),
                 wanted.connection,
+                wanted.incident,
                 wanted.operation or "",
                 account_hash.hex(),
                 str(wanted.created_from),
@@ -172,6 +173,7 @@ class Reads:
                 tenant=tenant,
                 states=wanted.states,
                 connection=wanted.connection,
+                incident=wanted.incident,
                 operation=wanted.operation or "",
                 account_hash=account_hash,
                 created_from=wanted.created_from,

@@ -41,6 +41,7 @@ class ListQuery:
     tenant: str
     states: tuple[State, ...] = ()
     connection: str = ""
+    incident: str = ""
     operation: str = ""
     account_hash: bytes = b""
     created_from: datetime | None = None
@@ -195,6 +196,7 @@ class Journal:
             conditions.append(table.c.state.in_([state.value for state in wanted.states]))
         for column, value in (
             (table.c.connection, wanted.connection),
+            (table.c.incident, wanted.incident),
             (table.c.operation, wanted.operation),
             (table.c.account_hash, wanted.account_hash),
         ):

@@ -113,6 +113,7 @@ def encode_booking(booking: domain.Booking) -> types_pb2.Booking:
         attempt_count=booking.attempt_count,
         trace_id=booking.trace_id,
         connection=booking.connection,
+        incident=booking.incident,
     )
     if booking.operation is not None:
         message.service = booking.operation.service
@@ -191,9 +192,6 @@ def decode_list_bookings(
         operation = _OPERATION_BY_METHOD.get(message.method)
         if operation is None:
             problems.append(Violation("method", "must be the name of an rpc of this contract"))
-    if message.incident:
-        # Better refused than answered with bookings that do not belong to the incident.
-        problems.append(Violation("incident", "must be empty: incidents are not recorded yet"))
     account = None
     if message.HasField("account"):
         account = decode_account(message.account, "account", problems)
@@ -206,6 +204,7 @@ def decode_list_bookings(
             if (state := _STATE_BY_NUMBER.get(number)) is not None
         ),
         connection=connection_id(message.connection),
+        incident=message.incident,
         operation=operation,
         account=account,
         created_from=created_from,
