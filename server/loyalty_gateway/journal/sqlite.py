@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, create_engine, event, select, text, update
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
@@ -67,7 +67,16 @@ class SqliteStore:
     # --- life -------------------------------------------------------------------------------
 
     def start(self, salt_check: bytes) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._start(salt_check)
+        except (OSError, SQLAlchemyError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise JournalRefused(
+                f"The journal {self._path} cannot be used: {cause}. It must be a file of this"
+                " gateway's own in a folder that it may write to."
+            ) from error
+
+    def _start(self, salt_check: bytes) -> None:
         self._lock = _lock_file(self._path)
         if not self._path.exists():
             # Born private: the file holds sealed account ids.
