@@ -25,8 +25,9 @@ SHORTCUTS: Final[Mapping[str, tuple[str, str]]] = {
 }
 """Short names of the addresses, which people change most often."""
 
-NOT_SETTINGS: Final = re.compile(r"LOYALTY_(CONFIG|FAILPOINTS|TEST_[A-Z0-9_]+)")
-"""Variables that start like a setting and are none: the file's path, and the tests' own."""
+NOT_SETTINGS: Final = re.compile(r"LOYALTY_(CONFIG|SERVER|FAILPOINTS|TEST_[A-Z0-9_]+)")
+"""Variables that start like a setting and are none: the file's path, the server that a command
+asks, and the tests' own."""
 
 
 class ConfigError(Exception):
@@ -103,7 +104,13 @@ def _read_environment() -> dict[str, Any]:
     problems: list[str] = []
     values: dict[str, Any] = {}
     try:
-        values = EnvSettingsSource(_Environment)()
+        source = EnvSettingsSource(_Environment)
+        source.env_vars = {
+            name: value
+            for name, value in source.env_vars.items()
+            if not NOT_SETTINGS.fullmatch(name.upper())
+        }
+        values = source()
     except SettingsError as error:
         # The text of this error names the field only; its cause would show the value.
         fields = re.findall(r'field "(\w+)"', str(error))

@@ -23,6 +23,7 @@ from pydantic import (
     StringConstraints,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 Profile = Literal["production", "sandbox"]
 
@@ -500,7 +501,7 @@ class Connection(_Section):
     promises: dict[Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,60}$")], Promise] = (
         Field(default_factory=dict, description="What you declare about this vendor, by name.")
     )
-    adapter_settings: InstanceOf[AdapterSettings] = Field(
+    adapter_settings: SkipJsonSchema[InstanceOf[AdapterSettings]] = Field(
         default_factory=lambda: AdapterSettings({}), exclude=True
     )
 

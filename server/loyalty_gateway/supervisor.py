@@ -67,8 +67,8 @@ class Vendors:
 class Child:
     """A process of ours, in a session of its own so that Ctrl-C reaches the supervisor alone.
 
-    Its standard input is a pipe that ends with the supervisor, however that ends; `keep_open`
-    are descriptors that it holds as long as it lives.
+    Its standard input is a pipe that ends with the supervisor, however that ends; a line on it is
+    the word to go. `keep_open` are descriptors that it holds as long as it lives.
     """
 
     name: str
@@ -89,6 +89,11 @@ class Child:
                 pass_fds=self.keep_open,
                 start_new_session=True,
             )
+
+    def let_go(self) -> None:
+        """Lets a server go that has loaded its libraries; the player does not wait for it."""
+        assert self.process is not None and self.process.stdin is not None
+        self.process.stdin.write(b"\n")
 
     @property
     def exit_code(self) -> int | None:
@@ -198,11 +203,13 @@ class Supervisor:
         async def find_server() -> bool | None:
             return await is_serving(addresses.admin_listen) or None
 
-        # The server proves its vendors' promises when it starts, so they are there before it.
+        # The server proves its vendors' promises when it starts, so they are there before it;
+        # while they come, it loads its libraries.
         await players.start()
+        await server.start()
         vendors = await players.until_ready(find_vendors)
         self.home.write_config(vendors.base_urls, proof_card=PROOF_CARD)
-        await server.start()
+        server.let_go()
         await server.until_ready(find_server)
         self.show(addresses, vendors)
         keepers = [
@@ -233,6 +240,7 @@ class Supervisor:
             await asyncio.sleep(delay_s)
             born = time.monotonic()
             await child.start()
+            child.let_go()
             try:
                 await child.until_ready(find)
             except CommandFailed:
@@ -275,6 +283,7 @@ class Supervisor:
             *("--listen", addresses.listen),
             *("--admin-listen", addresses.admin_listen),
             *("--metrics-listen", addresses.metrics_listen),
+            "--wait",
         ]
         return Child("server", command, self.home.log("server"), (self.home.lock_file,))
 
@@ -362,8 +371,10 @@ async def is_serving(admin_address: str) -> bool:
         admin_address, options=[("grpc.enable_http_proxy", 0)]
     ) as channel:
         request = health_pb2.HealthCheckRequest(service=READINESS_SERVICE)
+        # The library makes its methods at run time, and its types do not show them.
+        check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]
         try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=HEALTH_CALL_S)
+            answer = await check(request, timeout=HEALTH_CALL_S)
         except grpc.aio.AioRpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

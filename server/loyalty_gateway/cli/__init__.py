@@ -4,6 +4,7 @@ The modules behind the commands are loaded when a command is run, so that `loyal
 quick and one command does not pay for the libraries of another.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,12 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from loyalty_gateway import __version__
-from loyalty_gateway.cli.failure import REFUSED_EXIT_CODE, USAGE_EXIT_CODE, CommandFailed
+from loyalty_gateway.cli.failure import (
+    REFUSED_EXIT_CODE,
+    USAGE_EXIT_CODE,
+    CommandFailed,
+    UsageFailed,
+)
 
 INTERRUPTED_EXIT_CODE = 130
 
@@ -27,7 +33,7 @@ _EPILOGUE = """Examples:
 ```
 loyalty sandbox
 loyalty serve --config /etc/loyalty/loyalty.toml
-loyalty bookings list --state IN_DOUBT --state NEEDS_REVIEW
+loyalty bookings list --state in-doubt --state needs-review
 loyalty bookings explain till-7-000123
 ```
 
@@ -139,16 +145,19 @@ def migrate(*, config: ConfigFile = None) -> None:
     from loyalty_gateway.cli.configuration import read_settings
 
     settings = read_settings(config, {})
-    from loyalty_gateway.app import migrate
+    from loyalty_gateway.app import StartRefused, migrate
 
-    migrate(settings)
+    try:
+        migrate(settings)
+    except StartRefused as error:
+        raise UsageFailed(str(error)) from error
 
 
 @app.command(
     name="config", help_epilogue="Example: `loyalty config --config /etc/loyalty/loyalty.toml`"
 )
 def show_config(*, config: ConfigFile = None) -> None:
-    """Print the effective settings as JSON: the file, then the LOYALTY_* variables; secrets masked."""
+    """Print the effective settings (file, then LOYALTY_* variables) as JSON, secrets masked."""
     import json
 
     from loyalty_gateway.cli.configuration import read_settings
@@ -174,18 +183,25 @@ def serve_sandbox(
     listen: str | None = None,
     admin_listen: str | None = None,
     metrics_listen: str | None = None,
+    wait: bool = False,
 ) -> int:
     """The server inside `loyalty sandbox`; not for people."""
     from loyalty_gateway.cli.sandbox import serve_sandbox
 
     return serve_sandbox(
-        config, listen=listen, admin_listen=admin_listen, metrics_listen=metrics_listen
+        config,
+        listen=listen,
+        admin_listen=admin_listen,
+        metrics_listen=metrics_listen,
+        waits=wait,
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # The gRPC library would put lines of its own between ours, about connections that close.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
@@ -199,10 +215,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED_EXIT_CODE
     except BrokenPipeError:
         # The reader has seen enough, as `head` does; Python must not complain at its exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
+        return REFUSED_EXIT_CODE
+    except Exception as error:
+        print(f"loyalty: {_describe_fault(error)}", file=sys.stderr)
         return REFUSED_EXIT_CODE
     return result if isinstance(result, int) else 0
 
 
-def _one_line(error: CycloptsError) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def _describe_fault(error: Exception) -> str:
+    """A bug of ours in one line, with the place that whoever mends it must look at."""
+    place = error.__traceback__
+    while place and place.tb_next:
+        place = place.tb_next
+    where = f" at {place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else ""
+    kind = type(error).__name__
+    return f"a fault of this program, please report it: {kind}: {_one_line(error)}{where}"

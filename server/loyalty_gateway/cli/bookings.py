@@ -1,10 +1,11 @@
-"""`loyalty bookings` and `loyalty connections`: what people ask a running server; it decides nothing."""
+"""`loyalty bookings` and `connections`: what people ask a running server; it decides nothing."""
 
 import re
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import Annotated, Literal, TypeVar
 
 from cyclopts import App, Parameter
@@ -24,17 +25,20 @@ KeyedRequest = TypeVar(
     bookings_pb2.ExplainBookingRequest,
     bookings_pb2.CancelBookingRequest,
 )
-StateName = Literal[
-    "RESERVED",
-    "SENDING",
-    "IN_DOUBT",
-    "REVERSING",
-    "NEEDS_REVIEW",
-    "SUCCEEDED",
-    "DECLINED",
-    "NOT_EXECUTED",
-    "REVERSED",
-]
+
+
+class StateName(Enum):
+    """The states as they may be typed: needs-review or NEEDS_REVIEW."""
+
+    RESERVED = types_pb2.BOOKING_STATE_RESERVED
+    SENDING = types_pb2.BOOKING_STATE_SENDING
+    IN_DOUBT = types_pb2.BOOKING_STATE_IN_DOUBT
+    REVERSING = types_pb2.BOOKING_STATE_REVERSING
+    NEEDS_REVIEW = types_pb2.BOOKING_STATE_NEEDS_REVIEW
+    SUCCEEDED = types_pb2.BOOKING_STATE_SUCCEEDED
+    DECLINED = types_pb2.BOOKING_STATE_DECLINED
+    NOT_EXECUTED = types_pb2.BOOKING_STATE_NOT_EXECUTED
+    REVERSED = types_pb2.BOOKING_STATE_REVERSED
 
 
 @Parameter(name="*")
@@ -69,7 +73,7 @@ bookings_app = App(
     help_epilogue="""Examples:
 
 ```
-loyalty bookings list --state IN_DOUBT --state NEEDS_REVIEW --since 24h
+loyalty bookings list --state in-doubt --state needs-review --since 24h
 loyalty bookings explain till-7-000123
 loyalty bookings resolve till-7-000123 --ask-now
 ```
@@ -88,7 +92,7 @@ BookingName = Annotated[
 
 @bookings_app.command(
     name="list",
-    help_epilogue="Example: `loyalty bookings list --state NEEDS_REVIEW --connection cashassist --since 7d`",
+    help_epilogue="Example: `loyalty bookings list --state needs-review --since 7d --limit 500`",
 )
 def list_bookings(
     *,
@@ -113,9 +117,7 @@ def list_bookings(
     if not 1 <= limit <= LIST_LIMIT_MAX:
         raise UsageFailed(f"--limit must be from 1 to {LIST_LIMIT_MAX}.")
     request = bookings_pb2.ListBookingsRequest(connection=connection)
-    request.states.extend(
-        types_pb2.BookingState.Value(f"BOOKING_STATE_{name}") for name in dict.fromkeys(state)
-    )
+    request.states.extend(dict.fromkeys(each.value for each in state))
     if since:
         request.created.start_time.FromDatetime(read_since(since, datetime.now(UTC)))
     answer = bookings_pb2.ListBookingsResponse()

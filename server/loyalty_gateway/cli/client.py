@@ -152,4 +152,6 @@ def read_refusal(error: grpc.RpcError) -> Refusal:
 
 def to_json(message: Message) -> str:
     """One document of the protobuf JSON mapping, with the fields that are at their defaults."""
-    return json_format.MessageToJson(message, always_print_fields_with_no_presence=True)
+    return json_format.MessageToJson(
+        message, always_print_fields_with_no_presence=True, ensure_ascii=False
+    )

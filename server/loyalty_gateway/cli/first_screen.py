@@ -119,15 +119,16 @@ class FirstScreen:
 
     def _call(self, grpcurl: str | None, request: Mapping[str, Any], method: str) -> str:
         body = shlex.quote(json.dumps(request, separators=(",", ":")))
-        return f"{grpcurl or 'grpcurl'} -plaintext -d {body} {self.addresses.listen} loyalty.v1.{method}"
+        listen = self.addresses.listen
+        return f"{grpcurl or 'grpcurl'} -plaintext -d {body} {listen} loyalty.v1.{method}"
 
     def _endings(self) -> list[RenderableType]:
         again = f"{find_loyalty()} sandbox{self.data_dir_option}"
-        grid = _grid()
-        grid.add_row("stop", "Ctrl-C: what was sent is finished first")
-        grid.add_row("go on", f"{again} (everything is where it was)")
-        grid.add_row("afresh", f"{again} --reset")
-        return [grid]
+        return [
+            Text("  Ctrl-C stops it; what was sent is finished first. The log is logs/server.log."),
+            Text.assemble("  Go on where it was:  ", (again, "cyan")),
+            Text.assemble("  Start afresh:        ", (f"{again} --reset", "cyan")),
+        ]
 
 
 def fetch_tables(control_url: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

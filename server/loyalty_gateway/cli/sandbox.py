@@ -1,6 +1,7 @@
 """`loyalty sandbox` and the server inside it: starts the supervisor, and prints for a person."""
 
 import asyncio
+import importlib.util
 import os
 import shlex
 import signal
@@ -10,10 +11,12 @@ import time
 from pathlib import Path
 
 from loyalty_gateway.cli.configuration import read_settings, server_addresses
+from loyalty_gateway.cli.failure import UsageFailed
 from loyalty_gateway.cli.sandbox_home import open_home
 from loyalty_gateway.supervisor import Addresses, Supervisor, Vendors, read_server_settings
 
 DATA_DIR_DEFAULT = Path(".sandbox")
+_PLAYERS_NEED = ("aiohttp", "jsonschema", "yaml")
 
 
 def run_sandbox(
@@ -29,6 +32,12 @@ def run_sandbox(
     Raises: UsageFailed, CommandFailed.
     """
     began = time.monotonic()
+    missing = [name for name in _PLAYERS_NEED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageFailed(
+            f"the sandbox needs {', '.join(missing)}, which a production install leaves out. "
+            "Install it with `pip install 'loyalty-gateway[sandbox]'`."
+        )
     settings = read_server_settings(listen, admin_listen, metrics_listen)
     home = open_home(data_dir)
     home.rotate_logs()
@@ -65,15 +74,25 @@ def run_sandbox(
 
 
 def serve_sandbox(
-    config: Path, *, listen: str | None, admin_listen: str | None, metrics_listen: str | None
+    config: Path,
+    *,
+    listen: str | None,
+    admin_listen: str | None,
+    metrics_listen: str | None,
+    waits: bool,
 ) -> int:
-    """The server as the supervisor's child; it drains and ends when the supervisor is gone."""
-    threading.Thread(target=_end_with_supervisor, name="supervisor-watch", daemon=True).start()
-    overrides = server_addresses(listen, admin_listen, metrics_listen)
-    settings = read_settings(config, overrides, required_profile="sandbox")
+    """The server as the supervisor's child; it drains and ends when the supervisor is gone.
+
+    With `waits` it loads its libraries and then waits for a line on its standard input, before
+    which the configuration may not be there.
+    """
     from loyalty_gateway import app
 
-    return app.run(settings)
+    if waits and not os.read(sys.stdin.fileno(), 1):
+        return 0
+    threading.Thread(target=_end_with_supervisor, name="supervisor-watch", daemon=True).start()
+    overrides = server_addresses(listen, admin_listen, metrics_listen)
+    return app.run(read_settings(config, overrides, required_profile="sandbox"))
 
 
 def _end_with_supervisor() -> None:

@@ -88,7 +88,7 @@ class SandboxHome:
     def _config_text(self, base_url: str, proof_card: str) -> str:
         # The vendor's memory is the ledger in this folder, so a new port is the same vendor.
         keys_survive = (
-            "promises.keys_survive_rotation = { value = true, proven_on = 2026-01-01, "
+            "promises.keys_survive_rotation = { value = true, proven_on = 2026-11-21, "
             'evidence = "the played vendor is its ledger in this folder, whatever its port" }'
         )
         return f"""\

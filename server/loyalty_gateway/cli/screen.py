@@ -19,6 +19,7 @@ from rich.text import Text
 from loyalty.v1 import bookings_pb2, providers_pb2, types_pb2
 from loyalty_gateway.cli.client import Refusal
 
+GAP_SHOWN = timedelta(milliseconds=100)
 _PLAIN_WIDTH = 4000
 _NARROW_WIDTH = 100
 
@@ -183,23 +184,32 @@ def _state(booking: types_pb2.Booking) -> Text:
     return Text.assemble((name, style), f": {words}")
 
 
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
+
+
 def show_bookings(screen: Screen, bookings: Iterable[types_pb2.Booking], *, is_cut: bool) -> None:
     """The table of `bookings list`; `is_cut` says that more matched than were asked for."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("CREATED", "STATE", "OPERATION", "AMOUNT", "ACCOUNT", "CONNECTION"):
-        table.add_column(column, no_wrap=not screen.is_narrow)
+    table = _table("CREATED", "STATE", "OPERATION", "AMOUNT")
+    if not screen.is_narrow:
+        table.add_column("ACCOUNT", no_wrap=True)
+        table.add_column("CONNECTION", no_wrap=True)
+    # Never cut: it is what the next command needs.
     table.add_column("REQUEST_ID", overflow="fold")
     for booking in bookings:
         name = state_name(booking.state)
-        table.add_row(
-            time_text(booking.create_time),
+        row = [
+            Text(time_text(booking.create_time)),
             Text(name, STATE_WORDS[name][1]),
-            _operation(booking),
-            Text(amount_text(booking.asked), justify="right"),
-            Text(clean(booking.account.masked_id)),
-            Text(clean(booking.connection)),
-            Text(clean(booking.request_id)),
-        )
+            Text(clean(booking.method) if screen.is_narrow else _operation(booking)),
+            Text(amount_text(booking.asked)),
+        ]
+        if not screen.is_narrow:
+            row += [Text(clean(booking.account.masked_id)), Text(clean(booking.connection))]
+        table.add_row(*row, Text(clean(booking.request_id)))
     if not table.row_count:
         screen.show(Text("No booking matches."))
         return
@@ -307,7 +317,7 @@ def _steps(story: bookings_pb2.ExplainBookingResponse) -> RenderableType:
             day = f"{time:%Y-%m-%d}"
             parts.append(Text(f"{day} (UTC)", "dim"))
         # A gap tells where the time went, and tells it sooner than two stamps do.
-        gap = f" (+{span_text(time - last)})" if last and time - last > timedelta() else ""
+        gap = f" (+{span_text(time - last)})" if last and time - last >= GAP_SHOWN else ""
         last = time
         line = Table.grid(padding=(0, 2))
         line.add_column(no_wrap=True)
@@ -318,28 +328,29 @@ def _steps(story: bookings_pb2.ExplainBookingResponse) -> RenderableType:
         )
         parts.append(line)
         if step.HasField("attempt"):
-            parts.append(Padding(_facts(_attempt_rows(step.attempt)), (0, 0, 0, 16)))
+            rows = _attempt_rows(step.attempt, step.text)
+            parts.append(Padding(_facts(rows), (0, 0, 0, 16)))
     return Group(*parts)
 
 
-def _attempt_rows(attempt: bookings_pb2.Attempt) -> list[tuple[str, RenderableType | str]]:
+def _attempt_rows(
+    attempt: bookings_pb2.Attempt, told: str
+) -> list[tuple[str, RenderableType | str]]:
+    """The evidence behind a step, without what its sentence has told already."""
     rows: list[tuple[str, RenderableType | str]] = []
     if attempt.request:
         rows.append(("sent", clean(attempt.request)))
-    answer = [f"HTTP {attempt.http_status}"] if attempt.http_status else []
-    if attempt.provider_code:
-        answer.append(clean(attempt.provider_code))
-    if attempt.answer:
-        answer.append(clean(attempt.answer))
-    rows.append(("answer", " · ".join(answer) or "none"))
-    if attempt.rule:
-        rows.append(("read as", clean(attempt.rule)))
+    rows.append(("answer", clean(attempt.answer) or "none"))
     fate = outcome_name(attempt.fate)
     reach = {
-        bookings_pb2.PROOF_THIS_ATTEMPT: "of this attempt",
-        bookings_pb2.PROOF_WHOLE_BOOKING: "of the whole booking",
+        bookings_pb2.PROOF_THIS_ATTEMPT: ", for this attempt",
+        bookings_pb2.PROOF_WHOLE_BOOKING: ", for the whole booking",
     }.get(attempt.proves, "")
-    rows.append(("proves", fate if fate == "UNKNOWN" else f"{fate} {reach}".strip()))
+    rows.append(("proves", "nothing" if fate == "UNKNOWN" else f"{fate}{reach}"))
+    if attempt.provider_code and attempt.provider_code not in told:
+        rows.append(("their code", clean(attempt.provider_code)))
+    if attempt.rule and attempt.rule not in told:
+        rows.append(("our rule", clean(attempt.rule)))
     return rows
 
 
@@ -375,9 +386,7 @@ def next_words(refusal: Refusal) -> str:
 
 def show_connections(screen: Screen, connections: Iterable[providers_pb2.Connection]) -> None:
     """The table of `connections list`."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("CONNECTION", "STATE", "UNRESOLVED", "PROVIDER", "NAME"):
-        table.add_column(column)
+    table = _table("CONNECTION", "STATE", "UNRESOLVED", "PROVIDER", "NAME")
     for connection in connections:
         state = providers_pb2.ConnectionState.Name(connection.state)
         state = state.removeprefix("CONNECTION_STATE_")
@@ -395,9 +404,7 @@ def show_capabilities(
     screen: Screen, connection: str, answer: providers_pb2.GetCapabilitiesResponse
 ) -> None:
     """What a connection can do, and the promises that its recovery of lost answers rests on."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("RPC", "SUPPORT", "IF AN ANSWER IS LOST", "NEEDS"):
-        table.add_column(column)
+    table = _table("RPC", "SUPPORT", "IF AN ANSWER IS LOST", "NEEDS")
     promises: dict[str, providers_pb2.Promise] = {}
     for capability in answer.capabilities:
         support = providers_pb2.Support.Name(capability.support).removeprefix("SUPPORT_")
