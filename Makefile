@@ -78,7 +78,7 @@ tools: environment-dev ## Show which tools are used, and their versions
 # requirements-dev.lock decides; the smaller ones follow it, so that they fit together.
 COMPILE = .build/venv-lock/bin/uv pip compile --quiet --universal --generate-hashes \
     --no-emit-index-url --no-annotate --no-header --no-emit-package loyalty-gateway-stubs
-SERVER = pyproject.toml --extra sandbox --extra uvloop
+SERVER = pyproject.toml --extra sandbox --extra uvloop --extra postgres
 
 .PHONY: lock
 lock: ## Resolve the locks anew where pyproject.toml asks for it (ARGS=--upgrade: all newest)
