@@ -30,7 +30,7 @@ from loyalty.v1 import rules_pb2 as loyalty_dot_v1_dot_rules__pb2
 from loyalty.v1 import types_pb2 as loyalty_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19loyalty/v1/bookings.proto\x12\nloyalty.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18loyalty/v1/options.proto\x1a\x16loyalty/v1/rules.proto\x1a\x16loyalty/v1/types.proto\"n\n\x11GetBookingRequest\x12\x1f\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xd8\xf3\x18\x01H\x00R\x04name\x12*\n\nrequest_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xc8\xf3\x18\x01H\x00R\trequestIdB\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"C\n\x12GetBookingResponse\x12-\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.BookingR\x07\x62ooking\"\xe6\x04\n\x13ListBookingsRequest\x12I\n\x06states\x18\x01 \x03(\x0e\x32\x18.loyalty.v1.BookingStateB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\t\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00R\x06states\x12\x30\n\nconnection\x18\x02 \x01(\tB\x10\xe2\x41\x01\x01\xbaH\tr\x04\xd0\xf3\x18\x01\xd8\x01\x01R\nconnection\x12\x96\x01\n\x06method\x18\x03 \x01(\tB~\xe2\x41\x01\x01\xbaHw\xba\x01t\n\x0bmethod.name\x12\x43must be the name of an rpc: at most 64 letters, without its service\x1a this.matches(\'^[A-Za-z]{0,64}$\')R\x06method\x12\x36\n\x07\x61\x63\x63ount\x18\x04 \x01(\x0b\x32\x16.loyalty.v1.AccountRefB\x04\xe2\x41\x01\x01R\x07\x61\x63\x63ount\x12\x34\n\x07\x63reated\x18\x05 \x01(\x0b\x32\x14.loyalty.v1.IntervalB\x04\xe2\x41\x01\x01R\x07\x63reated\x12\x34\n\x07settled\x18\x06 \x01(\x0b\x32\x14.loyalty.v1.IntervalB\x04\xe2\x41\x01\x01R\x07settled\x12+\n\x08incident\x18\x07 \x01(\tB\x0f\xe2\x41\x01\x01\xbaH\x08r\x06\x18x\xe0\xf3\x18\x01R\x08incident\x12<\n\x05order\x18\x08 \x01(\x0e\x32\x18.loyalty.v1.BookingOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12*\n\x04page\x18\t \x01(\x0b\x32\x10.loyalty.v1.PageB\x04\xe2\x41\x01\x01R\x04page\"o\n\x14ListBookingsResponse\x12/\n\x08\x62ookings\x18\x01 \x03(\x0b\x32\x13.loyalty.v1.BookingR\x08\x62ookings\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"q\n\x14\x43\x61ncelBookingRequest\x12\x1f\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xd8\xf3\x18\x01H\x00R\x04name\x12*\n\nrequest_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xc8\xf3\x18\x01H\x00R\trequestIdB\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"F\n\x15\x43\x61ncelBookingResponse\x12-\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.BookingR\x07\x62ooking\"\x08\n\x06\x41skNow\"\xfc\x01\n\x08\x44\x65\x63ision\x12\x8d\x01\n\x07outcome\x18\x01 \x01(\x0e\x32\x13.loyalty.v1.OutcomeB^\xe2\x41\x01\x02\xbaHW\xba\x01T\n\x10\x64\x65\x63ision.outcome\x12\x30must be OUTCOME_EXECUTED or OUTCOME_NOT_EXECUTED\x1a\x0ethis in [1, 2]R\x07outcome\x12\x31\n\x08\x65vidence\x18\x02 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\t\x10\x01\x18\x80\x02\xe0\xf3\x18\x01\xc8\x01\x01R\x08\x65vidence\x12-\n\x06reason\x18\x03 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\t\x10\x01\x18\xe8\x07\xe0\xf3\x18\x01\xc8\x01\x01R\x06reason\"\xb5\x01\n\x15ResolveBookingRequest\x12$\n\x04name\x18\x01 \x01(\tB\x10\xe2\x41\x01\x02\xbaH\tr\x04\xd8\xf3\x18\x01\xc8\x01\x01R\x04name\x12-\n\x07\x61sk_now\x18\x02 \x01(\x0b\x32\x12.loyalty.v1.AskNowH\x00R\x06\x61skNow\x12\x32\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0b\x32\x14.loyalty.v1.DecisionH\x00R\x08\x64\x65\x63isionB\x13\n\nresolution\x12\x05\xbaH\x02\x08\x01\"G\n\x16ResolveBookingResponse\x12-\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.BookingR\x07\x62ooking\"r\n\x15\x45xplainBookingRequest\x12\x1f\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xd8\xf3\x18\x01H\x00R\x04name\x12*\n\nrequest_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xc8\xf3\x18\x01H\x00R\trequestIdB\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"\xae\x02\n\x07\x41ttempt\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12+\n\x04kind\x18\x02 \x01(\x0e\x32\x17.loyalty.v1.AttemptKindR\x04kind\x12\x18\n\x07request\x18\x03 \x01(\tR\x07request\x12\x16\n\x06\x61nswer\x18\x04 \x01(\tR\x06\x61nswer\x12\x1f\n\x0bhttp_status\x18\x05 \x01(\x05R\nhttpStatus\x12#\n\rprovider_code\x18\x06 \x01(\tR\x0cproviderCode\x12\x12\n\x04rule\x18\x07 \x01(\tR\x04rule\x12\'\n\x04\x66\x61te\x18\x08 \x01(\x0e\x32\x13.loyalty.v1.OutcomeR\x04\x66\x61te\x12)\n\x06proves\x18\t \x01(\x0e\x32\x11.loyalty.v1.ProofR\x06proves\"\x84\x01\n\x0f\x45xplanationStep\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12-\n\x07\x61ttempt\x18\x03 \x01(\x0b\x32\x13.loyalty.v1.AttemptR\x07\x61ttempt\"\x9f\x02\n\x16\x45xplainBookingResponse\x12-\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.BookingR\x07\x62ooking\x12\x31\n\x05steps\x18\x02 \x03(\x0b\x32\x1b.loyalty.v1.ExplanationStepR\x05steps\x12\x32\n\x0bwhose_fault\x18\x03 \x01(\x0e\x32\x11.loyalty.v1.FaultR\nwhoseFault\x12\x1b\n\tnext_step\x18\x04 \x01(\tR\x08nextStep\x12\x37\n\tnext_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08nextTime\x12\x19\n\x08trace_id\x18\x06 \x01(\tR\x07traceId*j\n\x0c\x42ookingOrder\x12\x1d\n\x19\x42OOKING_ORDER_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x42OOKING_ORDER_CREATE_DESC\x10\x01\x12\x1c\n\x18\x42OOKING_ORDER_SETTLE_ASC\x10\x02*[\n\x0b\x41ttemptKind\x12\x1c\n\x18\x41TTEMPT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41TTEMPT_KIND_SEND\x10\x01\x12\x17\n\x13\x41TTEMPT_KIND_RESEND\x10\x02*O\n\x05Proof\x12\x15\n\x11PROOF_UNSPECIFIED\x10\x00\x12\x16\n\x12PROOF_THIS_ATTEMPT\x10\x01\x12\x17\n\x13PROOF_WHOLE_BOOKING\x10\x02*|\n\x05\x46\x61ult\x12\x15\n\x11\x46\x41ULT_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46\x41ULT_NOBODY\x10\x01\x12\x10\n\x0c\x46\x41ULT_CALLER\x10\x02\x12\x11\n\rFAULT_GATEWAY\x10\x03\x12\x12\n\x0e\x46\x41ULT_PROVIDER\x10\x04\x12\x11\n\rFAULT_UNKNOWN\x10\x05\x32\xb9\x04\n\x08\x42ookings\x12\x65\n\nGetBooking\x12\x1d.loyalty.v1.GetBookingRequest\x1a\x1e.loyalty.v1.GetBookingResponse\"\x18\x90\x02\x01\xca\xf3\x18\x11\n\rbookings:read\x10\x01\x12k\n\x0cListBookings\x12\x1f.loyalty.v1.ListBookingsRequest\x1a .loyalty.v1.ListBookingsResponse\"\x18\x90\x02\x01\xca\xf3\x18\x11\n\rbookings:read\x10\x01\x12p\n\rCancelBooking\x12 .loyalty.v1.CancelBookingRequest\x1a!.loyalty.v1.CancelBookingResponse\"\x1a\x90\x02\x02\xca\xf3\x18\x13\n\x0f\x62ookings:cancel\x10\x04\x12t\n\x0eResolveBooking\x12!.loyalty.v1.ResolveBookingRequest\x1a\".loyalty.v1.ResolveBookingResponse\"\x1b\x90\x02\x02\xca\xf3\x18\x14\n\x10\x62ookings:resolve\x10\x04\x12q\n\x0e\x45xplainBooking\x12!.loyalty.v1.ExplainBookingRequest\x1a\".loyalty.v1.ExplainBookingResponse\"\x18\x90\x02\x01\xca\xf3\x18\x11\n\rbookings:read\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19loyalty/v1/bookings.proto\x12\nloyalty.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18loyalty/v1/options.proto\x1a\x16loyalty/v1/rules.proto\x1a\x16loyalty/v1/types.proto\"n\n\x11GetBookingRequest\x12\x1f\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xd8\xf3\x18\x01H\x00R\x04name\x12*\n\nrequest_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xc8\xf3\x18\x01H\x00R\trequestIdB\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"C\n\x12GetBookingResponse\x12-\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.BookingR\x07\x62ooking\"\xe9\x04\n\x13ListBookingsRequest\x12I\n\x06states\x18\x01 \x03(\x0e\x32\x18.loyalty.v1.BookingStateB\x17\xe2\x41\x01\x01\xbaH\x10\x92\x01\r\x10\t\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00R\x06states\x12\x30\n\nconnection\x18\x02 \x01(\tB\x10\xe2\x41\x01\x01\xbaH\tr\x04\xd0\xf3\x18\x01\xd8\x01\x01R\nconnection\x12\x96\x01\n\x06method\x18\x03 \x01(\tB~\xe2\x41\x01\x01\xbaHw\xba\x01t\n\x0bmethod.name\x12\x43must be the name of an rpc: at most 64 letters, without its service\x1a this.matches(\'^[A-Za-z]{0,64}$\')R\x06method\x12\x36\n\x07\x61\x63\x63ount\x18\x04 \x01(\x0b\x32\x16.loyalty.v1.AccountRefB\x04\xe2\x41\x01\x01R\x07\x61\x63\x63ount\x12\x34\n\x07\x63reated\x18\x05 \x01(\x0b\x32\x14.loyalty.v1.IntervalB\x04\xe2\x41\x01\x01R\x07\x63reated\x12\x34\n\x07settled\x18\x06 \x01(\x0b\x32\x14.loyalty.v1.IntervalB\x04\xe2\x41\x01\x01R\x07settled\x12.\n\x08incident\x18\x07 \x01(\tB\x12\xe2\x41\x01\x01\xbaH\x0br\x06\x18x\xe0\xf3\x18\x01\xd8\x01\x01R\x08incident\x12<\n\x05order\x18\x08 \x01(\x0e\x32\x18.loyalty.v1.BookingOrderB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\x05order\x12*\n\x04page\x18\t \x01(\x0b\x32\x10.loyalty.v1.PageB\x04\xe2\x41\x01\x01R\x04page\"o\n\x14ListBookingsResponse\x12/\n\x08\x62ookings\x18\x01 \x03(\x0b\x32\x13.loyalty.v1.BookingR\x08\x62ookings\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"q\n\x14\x43\x61ncelBookingRequest\x12\x1f\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xd8\xf3\x18\x01H\x00R\x04name\x12*\n\nrequest_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xc8\xf3\x18\x01H\x00R\trequestIdB\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"F\n\x15\x43\x61ncelBookingResponse\x12-\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.BookingR\x07\x62ooking\"\x08\n\x06\x41skNow\"\xfc\x01\n\x08\x44\x65\x63ision\x12\x8d\x01\n\x07outcome\x18\x01 \x01(\x0e\x32\x13.loyalty.v1.OutcomeB^\xe2\x41\x01\x02\xbaHW\xba\x01T\n\x10\x64\x65\x63ision.outcome\x12\x30must be OUTCOME_EXECUTED or OUTCOME_NOT_EXECUTED\x1a\x0ethis in [1, 2]R\x07outcome\x12\x31\n\x08\x65vidence\x18\x02 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\t\x10\x01\x18\x80\x02\xe0\xf3\x18\x01\xc8\x01\x01R\x08\x65vidence\x12-\n\x06reason\x18\x03 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\t\x10\x01\x18\xe8\x07\xe0\xf3\x18\x01\xc8\x01\x01R\x06reason\"\xb5\x01\n\x15ResolveBookingRequest\x12$\n\x04name\x18\x01 \x01(\tB\x10\xe2\x41\x01\x02\xbaH\tr\x04\xd8\xf3\x18\x01\xc8\x01\x01R\x04name\x12-\n\x07\x61sk_now\x18\x02 \x01(\x0b\x32\x12.loyalty.v1.AskNowH\x00R\x06\x61skNow\x12\x32\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0b\x32\x14.loyalty.v1.DecisionH\x00R\x08\x64\x65\x63isionB\x13\n\nresolution\x12\x05\xbaH\x02\x08\x01\"G\n\x16ResolveBookingResponse\x12-\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.BookingR\x07\x62ooking\"r\n\x15\x45xplainBookingRequest\x12\x1f\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xd8\xf3\x18\x01H\x00R\x04name\x12*\n\nrequest_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xc8\xf3\x18\x01H\x00R\trequestIdB\x0c\n\x03key\x12\x05\xbaH\x02\x08\x01\"\xae\x02\n\x07\x41ttempt\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12+\n\x04kind\x18\x02 \x01(\x0e\x32\x17.loyalty.v1.AttemptKindR\x04kind\x12\x18\n\x07request\x18\x03 \x01(\tR\x07request\x12\x16\n\x06\x61nswer\x18\x04 \x01(\tR\x06\x61nswer\x12\x1f\n\x0bhttp_status\x18\x05 \x01(\x05R\nhttpStatus\x12#\n\rprovider_code\x18\x06 \x01(\tR\x0cproviderCode\x12\x12\n\x04rule\x18\x07 \x01(\tR\x04rule\x12\'\n\x04\x66\x61te\x18\x08 \x01(\x0e\x32\x13.loyalty.v1.OutcomeR\x04\x66\x61te\x12)\n\x06proves\x18\t \x01(\x0e\x32\x11.loyalty.v1.ProofR\x06proves\"\x84\x01\n\x0f\x45xplanationStep\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\x12-\n\x07\x61ttempt\x18\x03 \x01(\x0b\x32\x13.loyalty.v1.AttemptR\x07\x61ttempt\"\x9f\x02\n\x16\x45xplainBookingResponse\x12-\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.BookingR\x07\x62ooking\x12\x31\n\x05steps\x18\x02 \x03(\x0b\x32\x1b.loyalty.v1.ExplanationStepR\x05steps\x12\x32\n\x0bwhose_fault\x18\x03 \x01(\x0e\x32\x11.loyalty.v1.FaultR\nwhoseFault\x12\x1b\n\tnext_step\x18\x04 \x01(\tR\x08nextStep\x12\x37\n\tnext_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08nextTime\x12\x19\n\x08trace_id\x18\x06 \x01(\tR\x07traceId*j\n\x0c\x42ookingOrder\x12\x1d\n\x19\x42OOKING_ORDER_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x42OOKING_ORDER_CREATE_DESC\x10\x01\x12\x1c\n\x18\x42OOKING_ORDER_SETTLE_ASC\x10\x02*[\n\x0b\x41ttemptKind\x12\x1c\n\x18\x41TTEMPT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41TTEMPT_KIND_SEND\x10\x01\x12\x17\n\x13\x41TTEMPT_KIND_RESEND\x10\x02*O\n\x05Proof\x12\x15\n\x11PROOF_UNSPECIFIED\x10\x00\x12\x16\n\x12PROOF_THIS_ATTEMPT\x10\x01\x12\x17\n\x13PROOF_WHOLE_BOOKING\x10\x02*|\n\x05\x46\x61ult\x12\x15\n\x11\x46\x41ULT_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46\x41ULT_NOBODY\x10\x01\x12\x10\n\x0c\x46\x41ULT_CALLER\x10\x02\x12\x11\n\rFAULT_GATEWAY\x10\x03\x12\x12\n\x0e\x46\x41ULT_PROVIDER\x10\x04\x12\x11\n\rFAULT_UNKNOWN\x10\x05\x32\xb9\x04\n\x08\x42ookings\x12\x65\n\nGetBooking\x12\x1d.loyalty.v1.GetBookingRequest\x1a\x1e.loyalty.v1.GetBookingResponse\"\x18\x90\x02\x01\xca\xf3\x18\x11\n\rbookings:read\x10\x01\x12k\n\x0cListBookings\x12\x1f.loyalty.v1.ListBookingsRequest\x1a .loyalty.v1.ListBookingsResponse\"\x18\x90\x02\x01\xca\xf3\x18\x11\n\rbookings:read\x10\x01\x12p\n\rCancelBooking\x12 .loyalty.v1.CancelBookingRequest\x1a!.loyalty.v1.CancelBookingResponse\"\x1a\x90\x02\x02\xca\xf3\x18\x13\n\x0f\x62ookings:cancel\x10\x04\x12t\n\x0eResolveBooking\x12!.loyalty.v1.ResolveBookingRequest\x1a\".loyalty.v1.ResolveBookingResponse\"\x1b\x90\x02\x02\xca\xf3\x18\x14\n\x10\x62ookings:resolve\x10\x04\x12q\n\x0e\x45xplainBooking\x12!.loyalty.v1.ExplainBookingRequest\x1a\".loyalty.v1.ExplainBookingResponse\"\x18\x90\x02\x01\xca\xf3\x18\x11\n\rbookings:read\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,7 +56,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTBOOKINGSREQUEST'].fields_by_name['settled']._loaded_options = None
   _globals['_LISTBOOKINGSREQUEST'].fields_by_name['settled']._serialized_options = b'\342A\001\001'
   _globals['_LISTBOOKINGSREQUEST'].fields_by_name['incident']._loaded_options = None
-  _globals['_LISTBOOKINGSREQUEST'].fields_by_name['incident']._serialized_options = b'\342A\001\001\272H\010r\006\030x\340\363\030\001'
+  _globals['_LISTBOOKINGSREQUEST'].fields_by_name['incident']._serialized_options = b'\342A\001\001\272H\013r\006\030x\340\363\030\001\330\001\001'
   _globals['_LISTBOOKINGSREQUEST'].fields_by_name['order']._loaded_options = None
   _globals['_LISTBOOKINGSREQUEST'].fields_by_name['order']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_LISTBOOKINGSREQUEST'].fields_by_name['page']._loaded_options = None
@@ -93,42 +93,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BOOKINGS'].methods_by_name['ResolveBooking']._serialized_options = b'\220\002\002\312\363\030\024\n\020bookings:resolve\020\004'
   _globals['_BOOKINGS'].methods_by_name['ExplainBooking']._loaded_options = None
   _globals['_BOOKINGS'].methods_by_name['ExplainBooking']._serialized_options = b'\220\002\001\312\363\030\021\n\rbookings:read\020\001'
-  _globals['_BOOKINGORDER']._serialized_start=2676
-  _globals['_BOOKINGORDER']._serialized_end=2782
-  _globals['_ATTEMPTKIND']._serialized_start=2784
-  _globals['_ATTEMPTKIND']._serialized_end=2875
-  _globals['_PROOF']._serialized_start=2877
-  _globals['_PROOF']._serialized_end=2956
-  _globals['_FAULT']._serialized_start=2958
-  _globals['_FAULT']._serialized_end=3082
+  _globals['_BOOKINGORDER']._serialized_start=2679
+  _globals['_BOOKINGORDER']._serialized_end=2785
+  _globals['_ATTEMPTKIND']._serialized_start=2787
+  _globals['_ATTEMPTKIND']._serialized_end=2878
+  _globals['_PROOF']._serialized_start=2880
+  _globals['_PROOF']._serialized_end=2959
+  _globals['_FAULT']._serialized_start=2961
+  _globals['_FAULT']._serialized_end=3085
   _globals['_GETBOOKINGREQUEST']._serialized_start=210
   _globals['_GETBOOKINGREQUEST']._serialized_end=320
   _globals['_GETBOOKINGRESPONSE']._serialized_start=322
   _globals['_GETBOOKINGRESPONSE']._serialized_end=389
   _globals['_LISTBOOKINGSREQUEST']._serialized_start=392
-  _globals['_LISTBOOKINGSREQUEST']._serialized_end=1006
-  _globals['_LISTBOOKINGSRESPONSE']._serialized_start=1008
-  _globals['_LISTBOOKINGSRESPONSE']._serialized_end=1119
-  _globals['_CANCELBOOKINGREQUEST']._serialized_start=1121
-  _globals['_CANCELBOOKINGREQUEST']._serialized_end=1234
-  _globals['_CANCELBOOKINGRESPONSE']._serialized_start=1236
-  _globals['_CANCELBOOKINGRESPONSE']._serialized_end=1306
-  _globals['_ASKNOW']._serialized_start=1308
-  _globals['_ASKNOW']._serialized_end=1316
-  _globals['_DECISION']._serialized_start=1319
-  _globals['_DECISION']._serialized_end=1571
-  _globals['_RESOLVEBOOKINGREQUEST']._serialized_start=1574
-  _globals['_RESOLVEBOOKINGREQUEST']._serialized_end=1755
-  _globals['_RESOLVEBOOKINGRESPONSE']._serialized_start=1757
-  _globals['_RESOLVEBOOKINGRESPONSE']._serialized_end=1828
-  _globals['_EXPLAINBOOKINGREQUEST']._serialized_start=1830
-  _globals['_EXPLAINBOOKINGREQUEST']._serialized_end=1944
-  _globals['_ATTEMPT']._serialized_start=1947
-  _globals['_ATTEMPT']._serialized_end=2249
-  _globals['_EXPLANATIONSTEP']._serialized_start=2252
-  _globals['_EXPLANATIONSTEP']._serialized_end=2384
-  _globals['_EXPLAINBOOKINGRESPONSE']._serialized_start=2387
-  _globals['_EXPLAINBOOKINGRESPONSE']._serialized_end=2674
-  _globals['_BOOKINGS']._serialized_start=3085
-  _globals['_BOOKINGS']._serialized_end=3654
+  _globals['_LISTBOOKINGSREQUEST']._serialized_end=1009
+  _globals['_LISTBOOKINGSRESPONSE']._serialized_start=1011
+  _globals['_LISTBOOKINGSRESPONSE']._serialized_end=1122
+  _globals['_CANCELBOOKINGREQUEST']._serialized_start=1124
+  _globals['_CANCELBOOKINGREQUEST']._serialized_end=1237
+  _globals['_CANCELBOOKINGRESPONSE']._serialized_start=1239
+  _globals['_CANCELBOOKINGRESPONSE']._serialized_end=1309
+  _globals['_ASKNOW']._serialized_start=1311
+  _globals['_ASKNOW']._serialized_end=1319
+  _globals['_DECISION']._serialized_start=1322
+  _globals['_DECISION']._serialized_end=1574
+  _globals['_RESOLVEBOOKINGREQUEST']._serialized_start=1577
+  _globals['_RESOLVEBOOKINGREQUEST']._serialized_end=1758
+  _globals['_RESOLVEBOOKINGRESPONSE']._serialized_start=1760
+  _globals['_RESOLVEBOOKINGRESPONSE']._serialized_end=1831
+  _globals['_EXPLAINBOOKINGREQUEST']._serialized_start=1833
+  _globals['_EXPLAINBOOKINGREQUEST']._serialized_end=1947
+  _globals['_ATTEMPT']._serialized_start=1950
+  _globals['_ATTEMPT']._serialized_end=2252
+  _globals['_EXPLANATIONSTEP']._serialized_start=2255
+  _globals['_EXPLANATIONSTEP']._serialized_end=2387
+  _globals['_EXPLAINBOOKINGRESPONSE']._serialized_start=2390
+  _globals['_EXPLAINBOOKINGRESPONSE']._serialized_end=2677
+  _globals['_BOOKINGS']._serialized_start=3088
+  _globals['_BOOKINGS']._serialized_end=3657
 # @@protoc_insertion_point(module_scope)

@@ -62,7 +62,7 @@ class _SupportEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Support.Value
     SUPPORT_UNSPECIFIED: _Support.ValueType  # 0
     """Not given. Never sent by the gateway."""
     SUPPORT_NATIVE: _Support.ValueType  # 1
-    """The provider has a call for it."""
+    """The provider has a call for it, or the gateway does it by itself."""
     SUPPORT_EMULATED: _Support.ValueType  # 2
     """The gateway builds it from other calls of the provider."""
     SUPPORT_UNSUPPORTED: _Support.ValueType  # 3
@@ -74,7 +74,7 @@ class Support(_Support, metaclass=_SupportEnumTypeWrapper):
 SUPPORT_UNSPECIFIED: Support.ValueType  # 0
 """Not given. Never sent by the gateway."""
 SUPPORT_NATIVE: Support.ValueType  # 1
-"""The provider has a call for it."""
+"""The provider has a call for it, or the gateway does it by itself."""
 SUPPORT_EMULATED: Support.ValueType  # 2
 """The gateway builds it from other calls of the provider."""
 SUPPORT_UNSUPPORTED: Support.ValueType  # 3

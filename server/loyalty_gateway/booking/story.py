@@ -29,7 +29,7 @@ _FAULTS: dict[Reason, WhoseFault] = {
     Reason.PROVIDER_PENDING: WhoseFault.PROVIDER,
     Reason.PROVIDER_ANSWER_UNREADABLE: WhoseFault.PROVIDER,
     Reason.PROVIDER_RATE_LIMITED: WhoseFault.PROVIDER,
-    Reason.PROVIDER_UNREACHABLE: WhoseFault.UNKNOWN,
+    Reason.PROVIDER_UNREACHABLE: WhoseFault.PROVIDER,
     Reason.PROVIDER_KEY_CONFLICT: WhoseFault.UNKNOWN,
     Reason.PROVIDER_CREDENTIALS_REJECTED: WhoseFault.GATEWAY,
     Reason.PROVIDER_ACCESS_DENIED: WhoseFault.GATEWAY,
@@ -38,7 +38,7 @@ _FAULTS: dict[Reason, WhoseFault] = {
     Reason.JOURNAL_UNAVAILABLE: WhoseFault.GATEWAY,
     Reason.INTERNAL: WhoseFault.GATEWAY,
 }
-"""Whose fault a reason is; a broken line between us and a vendor is nobody's to know."""
+"""Whose fault a reason is; a vendor's side includes the line to it."""
 
 _NEXT: dict[State, str] = {
     State.RESERVED: "Nothing is booked. The caller may repeat the same request_id; if nobody"

@@ -1,7 +1,6 @@
 """Answers Prometheus and simple probes over HTTP; it reads nothing but the request line."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -11,8 +10,6 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 HEAD_BYTES_MAX = 8 * 1024
 REQUEST_TIMEOUT_S = 5.0
 CONNECTIONS_MAX = 32
-
-_log = logging.getLogger(__name__)
 
 
 class AdminHttp:
@@ -27,7 +24,7 @@ class AdminHttp:
         self._metrics_text = metrics_text
         self._is_ready = is_ready
         self._server: asyncio.Server | None = None
-        self._open_count = 0
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self.port = 0
 
     async def start(self, address: str) -> None:
@@ -49,31 +46,42 @@ class AdminHttp:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Closes the port; requests under way end by their own time limit."""
+        """Closes the port and every connection; what is asked at that moment is not answered."""
         server, self._server = self._server, None
-        if server is not None:
-            server.close()
-            await server.wait_closed()
+        if server is None:
+            return
+        server.close()
+        # Closed and not cancelled: who waits for a request sees its end and leaves by itself.
+        for writer in self._open.values():
+            writer.close()
+        await asyncio.gather(*self._open, return_exceptions=True)
+        await server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open_count += 1
+        task = asyncio.current_task()
+        assert task is not None, "the library serves each connection in a task"
+        self._open[task] = writer
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                if self._open_count > CONNECTIONS_MAX:
-                    status, kind, body = HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"busy\n"
-                    head_only = False
-                else:
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    status, kind, body, head_only = self._answer(head)
-                writer.write(_response_head(status, kind, len(body)))
-                writer.write(b"" if head_only else body)
-                await writer.drain()
+                await self._answer_one(reader, writer)
         except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError):
             # A slow, cut or overlong request gets no answer; there is nobody to tell.
             pass
         finally:
-            self._open_count -= 1
+            del self._open[task]
             writer.close()
+
+    async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._open) > CONNECTIONS_MAX:
+            return
+        head = await reader.readuntil(b"\r\n\r\n")
+        status, kind, body, head_only = self._answer(head)
+        writer.write(_response_head(status, kind, len(body)))
+        if not head_only:
+            writer.write(body)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
 
     def _answer(self, head: bytes) -> tuple[HTTPStatus, str, bytes, bool]:
         parts = head.split(b"\r\n", 1)[0].split(b" ")

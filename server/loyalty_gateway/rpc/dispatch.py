@@ -23,7 +23,7 @@ from loyalty_gateway.domain.booking import Answer
 from loyalty_gateway.domain.errors import LoyaltyError, Reason, Violation
 from loyalty_gateway.domain.operations import Kind
 from loyalty_gateway.rpc.catalog import Engine, Rpc, join_catalog
-from loyalty_gateway.rpc.codec.types import Envelope
+from loyalty_gateway.rpc.codec.types import Envelope, looks_like_card_number
 from loyalty_gateway.rpc.status import WireStatus, wire_status
 from loyalty_gateway.telemetry import metrics
 from loyalty_gateway.telemetry.spans import SpanHandle, current_request_id, server_span
@@ -150,7 +150,9 @@ class Dispatcher:
         request_id = trace_parent = fault = ""
         for name, value in metadata:
             if name == "x-request-id" and isinstance(value, str):
-                request_id = value if _REQUEST_ID.fullmatch(value) else ""
+                # It is logged and given back, so it must be neither long, strange nor a secret.
+                if _REQUEST_ID.fullmatch(value) and not looks_like_card_number(value):
+                    request_id = value
             elif name == "traceparent" and isinstance(value, str):
                 trace_parent = value
             elif name == "x-sandbox-fault" and self._reads_faults and isinstance(value, str):
@@ -174,6 +176,9 @@ class Dispatcher:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     # The caller has gone or its deadline has passed: nobody hears an answer.
+                    remaining_s = cast(float | None, context.time_remaining())
+                    if remaining_s is not None and remaining_s <= 0:
+                        code = grpc.StatusCode.DEADLINE_EXCEEDED
                     raise
                 # A stray one, from something that was cancelled inside. Let through, it would
                 # leave the caller waiting until its deadline.
@@ -265,25 +270,25 @@ class Dispatcher:
                 Violation("", "must not hold fields that this version of the contract lacks")
             )
         try:
-            problems += (
-                Violation(_path(violation.proto), violation.proto.message)
-                for violation in self._validator.collect_violations(message)
-            )
+            violations = self._validator.collect_violations(message)
         except protovalidate.EvaluationError:
+            violations = []
             problems.append(Violation("", "must not hold values that its rules cannot compute"))
-        seen = {problem.field for problem in problems}
         further: list[Violation] = []
         call = rpc.row.decode(message, envelope, further)
-        problems += (problem for problem in further if problem.field not in seen)
-        if problems:
-            fields = ", ".join(dict.fromkeys(problem.field or "request" for problem in problems))
-            raise LoyaltyError(
-                Reason.REQUEST_INVALID,
-                f"The request breaks rules of the contract: {fields}.",
-                field=problems[0].field,
-                violations=tuple(problems),
-            )
-        return call
+        if not (problems or violations or further):
+            return call
+        problems += (Violation(_path(it.proto), it.proto.message) for it in violations)
+        # Where a rule of the contract speaks of a field, the decoder's word adds nothing.
+        told = {problem.field for problem in problems}
+        problems += (problem for problem in further if problem.field not in told)
+        fields = ", ".join(dict.fromkeys(problem.field or "request" for problem in problems))
+        raise LoyaltyError(
+            Reason.REQUEST_INVALID,
+            f"The request breaks rules of the contract: {fields}.",
+            field=problems[0].field,
+            violations=tuple(problems),
+        )
 
 
 def _has_unknown_fields(message: Message) -> bool:
@@ -300,7 +305,15 @@ def _path(violation: Any) -> str:
         path += f".{element.field_name}" if path else element.field_name
         if element.subscript is not None and isinstance(element.subscript.value, int):
             path += f"[{element.subscript.value}]"
-    return path
+    return path + _RULE_FIELDS.get(violation.rule_id, "")
+
+
+# A rule over a whole message names the one field that it is about.
+_RULE_FIELDS = {
+    "points.positive": ".value",
+    "money.currency_code": ".currency_code",
+    "decision.outcome": ".outcome",
+}
 
 
 def _add_trailers(trailers: Trailers, rpc: Rpc, error: LoyaltyError) -> None:

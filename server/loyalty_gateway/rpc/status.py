@@ -158,8 +158,9 @@ def build_status(
         _add(status, error_details_pb2.RetryInfo(retry_delay=delay))
     resource_type = _RESOURCE_TYPES.get(error.reason)
     if resource_type is not None:
+        # An account has no name that may be shown, so its connection stands for it.
         connection = f"connections/{error.connection}" if error.connection else ""
-        named = connection if error.reason is Reason.CONNECTION_NOT_FOUND else error.booking
+        named = error.booking if resource_type == "loyalty.v1.Booking" else connection
         _add(
             status,
             error_details_pb2.ResourceInfo(resource_type=resource_type, resource_name=named),

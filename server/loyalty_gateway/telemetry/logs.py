@@ -42,6 +42,11 @@ def _message(record: logging.LogRecord) -> str:
     return redact(text)[:LINE_LENGTH_MAX]
 
 
+def _shown_id(name: str, value: object) -> str:
+    # The trace id is ours and hexadecimal; by chance it may look like a card number.
+    return str(value) if name == "trace_id" else redact(str(value))
+
+
 def _given(record: logging.LogRecord) -> dict[str, str | int | float | bool | None]:
     """What the writer gave with `extra`, as plain values."""
     fields: dict[str, str | int | float | bool | None] = {}
@@ -66,7 +71,7 @@ class JsonFormatter(logging.Formatter):
         for name in _IDS:
             value = getattr(record, name, "")
             if value:
-                line[name] = str(value)
+                line[name] = _shown_id(name, value)
         line.update(_given(record))
         if record.exc_info:
             line["exception"] = redact(self.formatException(record.exc_info))[-LINE_LENGTH_MAX:]
@@ -78,7 +83,8 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S")
-        facts = {name: getattr(record, name, "") for name in _IDS} | _given(record)
+        ids = {name: _shown_id(name, getattr(record, name, "")) for name in _IDS}
+        facts = {**ids, **_given(record)}
         tail = "".join(f" {name}={value}" for name, value in facts.items() if value != "")
         line = f"{time} {record.levelname:<7} {_message(record)}{tail}"
         # A line end inside a message would let a caller forge the line after it.

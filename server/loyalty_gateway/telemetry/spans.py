@@ -67,7 +67,13 @@ class SpanHandle:
             self._span.add_event(name, _clean(attributes) if attributes else None)
 
     def set(self, attributes: Attributes) -> None:
-        """Adds attributes, for example {"loyalty.state": "SUCCEEDED"}."""
+        """Adds attributes, for example {"loyalty.state": "SUCCEEDED"}.
+
+        One that names the booking is on the log lines from here on, traced or not.
+        """
+        booking = attributes.get(BOOKING_ATTRIBUTE)
+        if isinstance(booking, str):
+            current_booking.set(booking)
         if self.is_recording:
             assert self._span is not None
             self._span.set_attributes(_clean(attributes))
@@ -167,14 +173,13 @@ def booking_span(
         trace_parent: the parent where it is not the current span, "" for the current one.
         link_to: the traceparent of the trace the booking began in, for work done later.
     """
-    booking = attributes.get(BOOKING_ATTRIBUTE)
-    booking_token = current_booking.set(booking) if isinstance(booking, str) and booking else None
+    booking = attributes.get(BOOKING_ATTRIBUTE, "")
+    booking_token = current_booking.set(booking if isinstance(booking, str) else "")
     try:
         with _child(name, SpanKind.INTERNAL, attributes, trace_parent, link_to) as handle:
             yield handle
     finally:
-        if booking_token is not None:
-            current_booking.reset(booking_token)
+        current_booking.reset(booking_token)
 
 
 @contextmanager

@@ -9,26 +9,31 @@ from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import Booking
 from loyalty_gateway.domain.errors import LoyaltyError
 from loyalty_gateway.domain.operations import Operation
-from loyalty_gateway.rpc.codec.bookings import encode_booking
-from loyalty_gateway.rpc.codec.types import encode_money
+from loyalty_gateway.rpc.codec.bookings import fill_booking
+from loyalty_gateway.rpc.codec.types import fill_money
 from loyalty_gateway.rpc.status import encode_status
 
 
 def _encode_top_up_balance(booking: Booking) -> balance_pb2.TopUpBalanceResponse:
-    return balance_pb2.TopUpBalanceResponse(booking=encode_booking(booking))
+    response = balance_pb2.TopUpBalanceResponse()
+    fill_booking(response.booking, booking)
+    return response
 
 
 def _encode_debit_balance(booking: Booking) -> balance_pb2.DebitBalanceResponse:
-    message = balance_pb2.DebitBalanceResponse(booking=encode_booking(booking))
+    response = balance_pb2.DebitBalanceResponse()
+    fill_booking(response.booking, booking)
     remaining_minor = booking.remaining_due_minor
     if remaining_minor is not None:
         assert isinstance(booking.asked, Money), "a debit asks for money"
-        message.remaining_due.CopyFrom(encode_money(Money(booking.asked.currency, remaining_minor)))
-    return message
+        fill_money(response.remaining_due, Money(booking.asked.currency, remaining_minor))
+    return response
 
 
 def _encode_redeem_points(booking: Booking) -> points_pb2.RedeemPointsResponse:
-    return points_pb2.RedeemPointsResponse(booking=encode_booking(booking))
+    response = points_pb2.RedeemPointsResponse()
+    fill_booking(response.booking, booking)
+    return response
 
 
 ANSWERS: dict[Operation, Callable[[Booking], Message]] = {

@@ -8,8 +8,8 @@ from loyalty_gateway.rpc.codec.calls import decode_booking, decode_read
 from loyalty_gateway.rpc.codec.types import (
     Envelope,
     decode_money,
-    encode_account,
-    encode_balance,
+    fill_account,
+    fill_balance,
 )
 
 
@@ -24,10 +24,11 @@ def encode_get_balance(answer: ReadAnswer) -> balance_pb2.GetBalanceResponse:
     """The account's balances."""
     found = answer.found
     assert isinstance(found, CardFacts), "GetBalance finds a card's facts"
-    return balance_pb2.GetBalanceResponse(
-        account=encode_account(answer.connection, answer.account_token, answer.masked_id),
-        balances=[encode_balance(balance) for balance in found.balances],
-    )
+    response = balance_pb2.GetBalanceResponse()
+    fill_account(response.account, answer.connection, answer.account_token, answer.masked_id)
+    for balance in found.balances:
+        fill_balance(response.balances.add(), balance)
+    return response
 
 
 def decode_top_up_balance(

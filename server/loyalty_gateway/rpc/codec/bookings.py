@@ -1,13 +1,15 @@
 """Translates the service Bookings, and the booking that every service answers."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from google.rpc import status_pb2
 
 from loyalty.v1 import bookings_pb2, types_pb2
+from loyalty_gateway.booking.answers import error_for
 from loyalty_gateway.booking.calls import BookingFilter, BookingKey, Decision, SortOrder
 from loyalty_gateway.domain import booking as domain
-from loyalty_gateway.domain.errors import Fate, LoyaltyError, Proves, Reason, Violation
+from loyalty_gateway.domain.errors import Fate, Proves, Violation
 from loyalty_gateway.domain.operations import InDoubtPolicy, Operation, RecoveryMode
 from loyalty_gateway.rpc.codec.types import (
     Envelope,
@@ -16,11 +18,11 @@ from loyalty_gateway.rpc.codec.types import (
     decode_account,
     decode_interval,
     decode_page_size,
-    encode_account,
-    encode_amount,
-    encode_balance,
-    encode_receipt_line,
-    set_time,
+    fill_account,
+    fill_amount,
+    fill_balance,
+    fill_money,
+    fill_time,
 )
 from loyalty_gateway.rpc.status import build_status
 
@@ -76,99 +78,61 @@ _STATE_BY_NUMBER = {number: state for state, number in STATES.items()}
 _OUTCOME_BY_NUMBER = {number: fate for fate, number in OUTCOMES.items()}
 _OPERATION_BY_METHOD = {operation.method: operation for operation in Operation}
 
-# The error that a booking's own rpc answers in a state in which no status bytes are stored.
-_ERROR_BY_STATE: dict[domain.State, tuple[Reason, str]] = {
-    domain.State.IN_DOUBT: (
-        Reason.BOOKING_IN_DOUBT,
-        "The provider's answer is missing; the gateway is finding out what happened.",
-    ),
-    domain.State.NEEDS_REVIEW: (
-        Reason.BOOKING_NEEDS_REVIEW,
-        "No machine can find out what happened; a person must decide.",
-    ),
-    domain.State.NOT_EXECUTED: (
-        Reason.BOOKING_NOT_EXECUTED,
-        "The booking was not executed; use a new request_id.",
-    ),
-    domain.State.REVERSED: (
-        Reason.BOOKING_REVERSED,
-        "The booking was undone; use a new request_id.",
-    ),
-}
 
+def fill_booking(message: types_pb2.Booking, booking: domain.Booking) -> None:
+    """Writes the journal's record as it stands; without an id (validate_only) no name or state.
 
-def encode_booking(booking: domain.Booking) -> types_pb2.Booking:
-    """The journal's record as it stands. Without an id (validate_only) it has no name or state."""
-    message = types_pb2.Booking(
-        request_id=booking.request_id,
-        in_doubt_policy=POLICIES[booking.in_doubt_policy],
-        cancel_requested=booking.cancel_requested,
-        balances_after=[encode_balance(balance) for balance in booking.balances_after],
-        provider_references=[
-            types_pb2.ProviderReference(kind=reference.kind, value=reference.value)
-            for reference in booking.references
-        ],
-        receipt_lines=[encode_receipt_line(line) for line in booking.receipt_lines],
-        original_booking=booking.original_booking,
-        attempt_count=booking.attempt_count,
-        trace_id=booking.trace_id,
-        connection=booking.connection,
-        incident=booking.incident,
-    )
+    It fills in place and field by field, because every booking pays for it.
+    """
+    message.request_id = booking.request_id
+    message.connection = booking.connection
+    message.in_doubt_policy = POLICIES[booking.in_doubt_policy]
+    if booking.incident:
+        message.incident = booking.incident
     if booking.operation is not None:
         message.service = booking.operation.service
         message.method = booking.operation.method
         message.recovery_mode = RECOVERY_MODES[booking.recovery_mode]
-        message.account.CopyFrom(
-            encode_account(booking.connection, booking.account_token, booking.masked_id)
-        )
+        fill_account(message.account, booking.connection, booking.account_token, booking.masked_id)
     if booking.asked is not None:
-        message.asked.CopyFrom(encode_amount(booking.asked))
-    if booking.applied is not None:
-        message.applied.CopyFrom(encode_amount(booking.applied))
+        fill_amount(message.asked, booking.asked)
     if not booking.booking_id:
-        return message
+        return
     message.name = booking.name
     message.state = STATES[booking.state]
     message.outcome = OUTCOMES[booking.outcome]
     message.final = booking.is_final
-    set_time(message.create_time, booking.create_time)
-    set_time(message.sent_time, booking.first_sent_time)
-    set_time(message.next_attempt_time, booking.next_attempt_time)
+    message.cancel_requested = booking.cancel_requested
+    message.original_booking = booking.original_booking
+    message.attempt_count = booking.attempt_count
+    message.trace_id = booking.trace_id
+    if booking.applied is not None:
+        fill_amount(message.applied, booking.applied)
+    for balance in booking.balances_after:
+        fill_balance(message.balances_after.add(), balance)
+    for reference in booking.references:
+        message.provider_references.add(kind=reference.kind, value=reference.value)
+    for line in booking.receipt_lines:
+        shown = message.receipt_lines.add(label=line.label, text=line.text)
+        if line.amount is not None:
+            fill_money(shown.amount, line.amount)
+    fill_time(message.create_time, booking.create_time)
+    fill_time(message.sent_time, booking.first_sent_time)
+    fill_time(message.next_attempt_time, booking.next_attempt_time)
     if booking.is_final:
-        set_time(message.settle_time, booking.settle_time)
+        fill_time(message.settle_time, booking.settle_time)
     error = _encode_error(booking)
     if error is not None:
         message.error.CopyFrom(error)
-    return message
 
 
 def _encode_error(booking: domain.Booking) -> status_pb2.Status | None:
+    """The error that the booking's own rpc would answer now; None once it has succeeded."""
     if booking.state is domain.State.SUCCEEDED:
         return None
     if booking.status_bytes is not None:
         return status_pb2.Status.FromString(booking.status_bytes)
-    reason, text = _ERROR_BY_STATE.get(booking.state, (booking.reason, ""))
-    if reason is None:
-        return None
-    if booking.is_tombstone:
-        reason = Reason.CANCELLED_BEFORE_ARRIVAL
-        text = "The request_id was cancelled before its booking arrived; use a new one."
-    elif not text:
-        text = "Nothing was sent so far; the same request_id may be repeated."
-    return build_status(
-        LoyaltyError(
-            reason,
-            text,
-            fate=booking.outcome,
-            is_final=booking.is_final,
-            booking=booking.name,
-            request_id=booking.request_id,
-            connection=booking.connection,
-            provider=booking.provider,
-            provider_code=booking.provider_code,
-        )
-    )
+    return build_status(error_for(booking, now=datetime.now(UTC)))
 
 
 _KeyRequest = (
@@ -241,17 +205,23 @@ def decode_resolve_booking(
 
 def encode_get_booking(booking: domain.Booking) -> bookings_pb2.GetBookingResponse:
     """Bookings.GetBooking."""
-    return bookings_pb2.GetBookingResponse(booking=encode_booking(booking))
+    response = bookings_pb2.GetBookingResponse()
+    fill_booking(response.booking, booking)
+    return response
 
 
 def encode_cancel_booking(booking: domain.Booking) -> bookings_pb2.CancelBookingResponse:
     """Bookings.CancelBooking."""
-    return bookings_pb2.CancelBookingResponse(booking=encode_booking(booking))
+    response = bookings_pb2.CancelBookingResponse()
+    fill_booking(response.booking, booking)
+    return response
 
 
 def encode_resolve_booking(booking: domain.Booking) -> bookings_pb2.ResolveBookingResponse:
     """Bookings.ResolveBooking."""
-    return bookings_pb2.ResolveBookingResponse(booking=encode_booking(booking))
+    response = bookings_pb2.ResolveBookingResponse()
+    fill_booking(response.booking, booking)
+    return response
 
 
 def encode_list_bookings(
@@ -259,42 +229,38 @@ def encode_list_bookings(
 ) -> bookings_pb2.ListBookingsResponse:
     """One page of bookings and the token of the next."""
     bookings, next_page_token = page
-    return bookings_pb2.ListBookingsResponse(
-        bookings=[encode_booking(booking) for booking in bookings],
-        next_page_token=next_page_token,
-    )
+    response = bookings_pb2.ListBookingsResponse(next_page_token=next_page_token)
+    for booking in bookings:
+        fill_booking(response.bookings.add(), booking)
+    return response
 
 
 def encode_explain_booking(story: domain.Story) -> bookings_pb2.ExplainBookingResponse:
     """A booking's story."""
-    message = bookings_pb2.ExplainBookingResponse(
-        booking=encode_booking(story.booking),
-        steps=[_encode_step(step) for step in story.steps],
+    response = bookings_pb2.ExplainBookingResponse(
         whose_fault=FAULTS[story.whose_fault],
         next_step=story.next_step,
         trace_id=story.booking.trace_id,
     )
-    set_time(message.next_time, story.next_time)
-    return message
+    fill_booking(response.booking, story.booking)
+    for step in story.steps:
+        shown = response.steps.add(text=step.text)
+        fill_time(shown.time, step.time)
+        if step.attempt is not None:
+            _fill_attempt(shown.attempt, step.attempt)
+    fill_time(response.next_time, story.next_time)
+    return response
 
 
-def _encode_step(step: domain.Step) -> bookings_pb2.ExplanationStep:
-    message = bookings_pb2.ExplanationStep(text=step.text)
-    set_time(message.time, step.time)
-    attempt = step.attempt
-    if attempt is not None:
-        ended = attempt.end_time is not None
-        message.attempt.CopyFrom(
-            bookings_pb2.Attempt(
-                number=attempt.number,
-                kind=ATTEMPT_KINDS[attempt.kind],
-                request=attempt.request_text,
-                answer=attempt.answer_text,
-                http_status=attempt.http_status or 0,
-                provider_code=attempt.provider_code,
-                rule=attempt.rule,
-                fate=OUTCOMES[attempt.fate],
-                proves=PROOFS[attempt.proves] if ended else bookings_pb2.PROOF_UNSPECIFIED,
-            )
-        )
-    return message
+def _fill_attempt(message: bookings_pb2.Attempt, attempt: domain.Attempt) -> None:
+    message.number = attempt.number
+    message.kind = ATTEMPT_KINDS[attempt.kind]
+    message.request = attempt.request_text
+    message.answer = attempt.answer_text
+    message.http_status = attempt.http_status or 0
+    message.provider_code = attempt.provider_code
+    message.rule = attempt.rule
+    message.fate = OUTCOMES[attempt.fate]
+    if attempt.end_time is not None:
+        # An attempt without an end proves nothing, whatever its row says.
+        message.proves = PROOFS[attempt.proves]

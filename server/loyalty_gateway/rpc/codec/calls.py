@@ -1,12 +1,10 @@
 """Decodes what every booking and every read has in common."""
 
-from google.protobuf.message import Message
-
 from loyalty.v1 import balance_pb2, cards_pb2, points_pb2, types_pb2
 from loyalty_gateway.booking.calls import BookingCall, ReadCall
 from loyalty_gateway.domain.amounts import Amount, Money
 from loyalty_gateway.domain.errors import Violation
-from loyalty_gateway.domain.operations import InDoubtPolicy, Operation
+from loyalty_gateway.domain.operations import InDoubtPolicy, Operation, Sale
 from loyalty_gateway.rpc.codec.types import (
     Envelope,
     decode_account,
@@ -28,6 +26,8 @@ ReadRequest = (
     | points_pb2.GetPointsStatementRequest
 )
 
+_NO_SALE = Sale()
+
 
 def decode_booking(
     operation: Operation,
@@ -41,6 +41,7 @@ def decode_booking(
     redemption_kind: str = "",
 ) -> BookingCall:
     """A booking's call; what cannot be accepted is added to `problems`."""
+    has_sale = message.HasField("sale")
     options = message.options
     reverses = options.in_doubt_policy == types_pb2.IN_DOUBT_POLICY_AUTO_REVERSE
     return BookingCall(
@@ -53,18 +54,19 @@ def decode_booking(
         allow_partial=allow_partial,
         money_value=money_value,
         redemption_kind=redemption_kind,
-        sale=decode_sale(message.sale),
+        sale=decode_sale(message.sale) if has_sale else _NO_SALE,
         in_doubt_policy=InDoubtPolicy.AUTO_REVERSE if reverses else InDoubtPolicy.RESOLVE,
         validate_only=options.validate_only,
         fault=envelope.fault,
-        filled_fields=filled_fields(message, message.sale),
+        filled_fields=_filled_fields(message, has_sale),
     )
 
 
-def filled_fields(message: Message, sale: types_pb2.Sale) -> frozenset[str]:
+def _filled_fields(message: BookingRequest, has_sale: bool) -> frozenset[str]:
     """The paths of the fields that the caller filled, spelt as in Capability.needed_fields."""
     names = [field.name for field, _ in message.ListFields()]
-    names += [f"sale.{field.name}" for field, _ in sale.ListFields()]
+    if has_sale:
+        names += [f"sale.{field.name}" for field, _ in message.sale.ListFields()]
     return frozenset(names)
 
 

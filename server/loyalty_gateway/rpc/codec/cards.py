@@ -1,6 +1,6 @@
 """Translates the service Cards."""
 
-from loyalty.v1 import cards_pb2, types_pb2
+from loyalty.v1 import cards_pb2
 from loyalty_gateway.booking.calls import ReadAnswer, ReadCall
 from loyalty_gateway.domain.errors import Violation
 from loyalty_gateway.domain.operations import (
@@ -13,10 +13,10 @@ from loyalty_gateway.domain.operations import (
 from loyalty_gateway.rpc.codec.calls import decode_read
 from loyalty_gateway.rpc.codec.types import (
     Envelope,
-    encode_account,
-    encode_balance,
-    encode_money,
-    set_time,
+    fill_account,
+    fill_balance,
+    fill_money,
+    fill_time,
 )
 
 TRANSACTION_KINDS: dict[TransactionKind, cards_pb2.TransactionKind.ValueType] = {
@@ -51,15 +51,16 @@ def encode_get_card(answer: ReadAnswer) -> cards_pb2.GetCardResponse:
     """The card; a holder stands in it only where the provider told a name."""
     found = answer.found
     assert isinstance(found, CardFacts), "GetCard finds a card"
-    card = cards_pb2.Card(
-        account=encode_account(answer.connection, answer.account_token, answer.masked_id),
-        type=found.type,
-        status=CARD_STATUSES.get(found.status.upper(), cards_pb2.CARD_STATUS_UNSPECIFIED),
-        balances=[encode_balance(balance) for balance in found.balances],
-    )
+    response = cards_pb2.GetCardResponse()
+    card = response.card
+    fill_account(card.account, answer.connection, answer.account_token, answer.masked_id)
+    card.type = found.type
+    card.status = CARD_STATUSES.get(found.status.upper(), cards_pb2.CARD_STATUS_UNSPECIFIED)
+    for balance in found.balances:
+        fill_balance(card.balances.add(), balance)
     if found.display_name:
         card.holder.display_name = found.display_name
-    return cards_pb2.GetCardResponse(card=card)
+    return response
 
 
 def decode_list_transactions(
@@ -80,27 +81,25 @@ def encode_list_transactions(answer: ReadAnswer) -> cards_pb2.ListTransactionsRe
     """One page of the history, each line with our own booking where one caused it."""
     found = answer.found
     assert isinstance(found, TransactionPage), "ListTransactions finds a page of transactions"
-    return cards_pb2.ListTransactionsResponse(
-        transactions=[
-            _encode_transaction(line, answer.booking_names.get(line.outbound_id, ""))
-            for line in found.transactions
-        ],
-        next_page_token=answer.next_page_token,
-    )
+    response = cards_pb2.ListTransactionsResponse(next_page_token=answer.next_page_token)
+    for transaction in found.transactions:
+        booking = answer.booking_names.get(transaction.outbound_id, "")
+        _fill_transaction(response.transactions.add(), transaction, booking)
+    return response
 
 
-def _encode_transaction(transaction: Transaction, booking: str) -> cards_pb2.Transaction:
-    message = cards_pb2.Transaction(
-        reference=transaction.reference,
-        kind=TRANSACTION_KINDS[transaction.kind],
-        provider_kind=transaction.provider_kind,
-        balances_after=[encode_balance(balance) for balance in transaction.balances_after],
-        narration=transaction.narration,
-        booking=booking,
-    )
-    set_time(message.time, transaction.time)
+def _fill_transaction(
+    message: cards_pb2.Transaction, transaction: Transaction, booking: str
+) -> None:
+    message.reference = transaction.reference
+    fill_time(message.time, transaction.time)
+    message.kind = TRANSACTION_KINDS[transaction.kind]
+    message.provider_kind = transaction.provider_kind
     if transaction.money is not None:
-        message.money.CopyFrom(encode_money(transaction.money))
+        fill_money(message.money, transaction.money)
     if transaction.points is not None:
-        message.points.CopyFrom(types_pb2.PointsAmount(value=transaction.points))
-    return message
+        message.points.value = transaction.points
+    for balance in transaction.balances_after:
+        fill_balance(message.balances_after.add(), balance)
+    message.narration = transaction.narration
+    message.booking = booking

@@ -9,7 +9,7 @@ from loyalty_gateway.rpc.codec.types import (
     Envelope,
     decode_money,
     decode_points,
-    encode_account,
+    fill_account,
 )
 
 
@@ -44,8 +44,7 @@ def encode_get_points_statement(answer: ReadAnswer) -> points_pb2.GetPointsState
     """The sums; what the provider does not say stays absent."""
     found = answer.found
     assert isinstance(found, PointsStatement), "GetPointsStatement finds a statement"
-    return points_pb2.GetPointsStatementResponse(
-        account=encode_account(answer.connection, answer.account_token, answer.masked_id),
+    response = points_pb2.GetPointsStatementResponse(
         opening=_points(found.opening),
         earned=_points(found.earned),
         bonus=_points(found.bonus),
@@ -58,6 +57,8 @@ def encode_get_points_statement(answer: ReadAnswer) -> points_pb2.GetPointsState
             for category, value in found.by_category
         ],
     )
+    fill_account(response.account, answer.connection, answer.account_token, answer.masked_id)
+    return response
 
 
 def _points(value: int | None) -> types_pb2.PointsAmount | None:

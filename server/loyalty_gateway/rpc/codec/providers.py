@@ -1,6 +1,6 @@
 """Translates the service Providers."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from loyalty_gateway.rpc.codec.types import (
     Envelope,
     connection_id,
     decode_page_size,
-    set_time,
+    fill_time,
 )
 
 CONNECTION_STATES: dict[ConnectionState, providers_pb2.ConnectionState.ValueType] = {
@@ -55,7 +55,8 @@ def decode_list_connections(
     after = ""
     if message.page.page_token:
         try:
-            after = urlsafe_b64decode(message.page.page_token.encode()).decode()
+            token = message.page.page_token.encode()
+            after = b64decode(token, altchars=b"-_", validate=True).decode()
         except ValueError:
             problems.append(
                 Violation("page.page_token", "must be a next_page_token of this request")
@@ -127,5 +128,5 @@ def _encode_promise(promise: Promise) -> providers_pb2.Promise:
         source=PROMISE_SOURCES[promise.source],
         evidence=promise.evidence,
     )
-    set_time(message.time, promise.time)
+    fill_time(message.time, promise.time)
     return message

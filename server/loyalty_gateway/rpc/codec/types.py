@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money as MoneyMessage
@@ -11,12 +10,13 @@ from google.type.money_pb2 import Money as MoneyMessage
 from loyalty.v1 import types_pb2
 from loyalty_gateway.booking.calls import AccountKey
 from loyalty_gateway.domain import operations
-from loyalty_gateway.domain.amounts import CURRENCY_EXPONENTS, Amount, Money, Points
+from loyalty_gateway.domain.amounts import CURRENCY_EXPONENTS, MINOR_MAX, Amount, Money, Points
 from loyalty_gateway.domain.errors import Violation
 
 PAGE_SIZE_DEFAULT = 50
 
 _NANO_DIGITS = 9
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CONNECTION_PREFIX = "connections/"
 _BOOKING_PREFIX = "bookings/"
 # What a card reader delivers instead of the number: sentinels, field separators.
@@ -61,13 +61,20 @@ def decode_account(
 
 def decode_request_id(text: str, problems: list[Violation]) -> str:
     """The request id; one that looks like a card number is refused, since it is kept in plain."""
-    digits = _SEPARATORS.sub("", text)
-    if 13 <= len(digits) <= 19 and digits.isascii() and digits.isdigit() and passes_luhn(digits):
+    if looks_like_card_number(text):
         problems.append(Violation("request_id", "must not look like a card number; use a UUID"))
     return text
 
 
-def passes_luhn(digits: str) -> bool:
+def looks_like_card_number(text: str) -> bool:
+    """Whether the whole text, without separators, is 13 to 19 digits that pass Luhn."""
+    digits = _SEPARATORS.sub("", text)
+    return (
+        13 <= len(digits) <= 19 and digits.isascii() and digits.isdigit() and _passes_luhn(digits)
+    )
+
+
+def _passes_luhn(digits: str) -> bool:
     """Whether the last digit is the check digit that card numbers have."""
     total = 0
     for index, digit in enumerate(reversed(digits)):
@@ -79,27 +86,30 @@ def passes_luhn(digits: str) -> bool:
 def decode_money(message: MoneyMessage, field: str, problems: list[Violation]) -> Money:
     """The exact amount. What the currency cannot express is a violation, never rounded."""
     currency = message.currency_code
-    if currency not in CURRENCY_EXPONENTS:
+    exponent = CURRENCY_EXPONENTS.get(currency)
+    if exponent is None:
         problems.append(Violation(f"{field}.currency_code", "must be an ISO 4217 currency in use"))
         return Money("XXX", 0)
-    value = Decimal(message.units) + Decimal(message.nanos).scaleb(-_NANO_DIGITS)
-    try:
-        return Money.from_decimal(currency, value)
-    except ValueError:
-        digits = CURRENCY_EXPONENTS[currency]
+    fraction, rest = divmod(message.nanos, 10 ** (_NANO_DIGITS - exponent))
+    minor = message.units * 10**exponent + fraction
+    if rest:
         problems.append(
-            Violation(field, f"must fit the currency: at most {digits} digits after the point")
+            Violation(field, f"must fit the currency: at most {exponent} digits after the point")
         )
-        return Money(currency, 0)
+    elif abs(minor) > MINOR_MAX:
+        problems.append(Violation(field, "must not be so large an amount"))
+    return Money(currency, minor)
 
 
-def encode_money(money: Money) -> MoneyMessage:
-    """The amount as whole units and nanos of the same sign."""
+def fill_money(message: MoneyMessage, money: Money) -> None:
+    """Writes the amount as whole units and nanos of the same sign."""
     exponent = CURRENCY_EXPONENTS[money.currency]
     units, rest = divmod(abs(money.minor), 10**exponent)
     nanos = rest * 10 ** (_NANO_DIGITS - exponent)
     sign = -1 if money.minor < 0 else 1
-    return MoneyMessage(currency_code=money.currency, units=sign * units, nanos=sign * nanos)
+    message.currency_code = money.currency
+    message.units = sign * units
+    message.nanos = sign * nanos
 
 
 def decode_points(message: types_pb2.PointsAmount) -> Points:
@@ -107,35 +117,32 @@ def decode_points(message: types_pb2.PointsAmount) -> Points:
     return Points(message.value, message.unit)
 
 
-def encode_points(points: Points) -> types_pb2.PointsAmount:
-    """The points with their unit."""
-    return types_pb2.PointsAmount(value=points.value, unit=points.unit)
-
-
-def encode_amount(amount: Amount) -> types_pb2.Amount:
-    """Money or points, whichever it is."""
+def fill_amount(message: types_pb2.Amount | types_pb2.AccountBalance, amount: Amount) -> None:
+    """Writes money or points, whichever it is."""
     if isinstance(amount, Money):
-        return types_pb2.Amount(money=encode_money(amount))
-    return types_pb2.Amount(points=encode_points(amount))
-
-
-def encode_balance(balance: operations.Balance) -> types_pb2.AccountBalance:
-    """One balance with the moment at which it was true."""
-    message = types_pb2.AccountBalance()
-    if isinstance(balance.amount, Money):
-        message.kind = types_pb2.BALANCE_KIND_STORED_VALUE
-        message.money.CopyFrom(encode_money(balance.amount))
+        fill_money(message.money, amount)
     else:
-        message.kind = types_pb2.BALANCE_KIND_POINTS
-        message.points.CopyFrom(encode_points(balance.amount))
-    set_time(message.as_of, balance.as_of)
-    return message
+        message.points.value = amount.value
+        message.points.unit = amount.unit
 
 
-def set_time(message: Timestamp, time: datetime | None) -> None:
-    """Fills a timestamp; None leaves it absent."""
+def fill_balance(message: types_pb2.AccountBalance, balance: operations.Balance) -> None:
+    """Writes one balance with the moment at which it was true."""
+    is_money = isinstance(balance.amount, Money)
+    message.kind = (
+        types_pb2.BALANCE_KIND_STORED_VALUE if is_money else types_pb2.BALANCE_KIND_POINTS
+    )
+    fill_amount(message, balance.amount)
+    fill_time(message.as_of, balance.as_of)
+
+
+def fill_time(message: Timestamp, time: datetime | None) -> None:
+    """Writes a time; None leaves it absent."""
     if time is not None:
-        message.FromDatetime(time)
+        # In whole numbers, and several times faster than the library's own conversion.
+        since = time - _EPOCH
+        message.seconds = since.days * 86_400 + since.seconds
+        message.nanos = since.microseconds * 1000
 
 
 def decode_interval(
@@ -174,14 +181,8 @@ def decode_sale(message: types_pb2.Sale) -> operations.Sale:
     )
 
 
-def encode_account(connection: str, token: str, masked_id: str) -> types_pb2.Account:
-    """An account without its plain id."""
-    return types_pb2.Account(connection=connection, token=token, masked_id=masked_id)
-
-
-def encode_receipt_line(line: operations.ReceiptLine) -> types_pb2.ReceiptLine:
-    """A line that the till must print."""
-    message = types_pb2.ReceiptLine(label=line.label, text=line.text)
-    if line.amount is not None:
-        message.amount.CopyFrom(encode_money(line.amount))
-    return message
+def fill_account(message: types_pb2.Account, connection: str, token: str, masked_id: str) -> None:
+    """Writes an account without its plain id."""
+    message.connection = connection
+    message.token = token
+    message.masked_id = masked_id
