@@ -466,6 +466,10 @@ class TelemetrySettings(_Section):
         default="",
         description="OTLP collector over gRPC, http://host:port or https://host:port; empty: none.",
     )
+    trace_file: Path | None = Field(
+        default=None,
+        description="File that every span is added to as a line of JSON, for one's own machine.",
+    )
     sample_ratio: float = Field(
         default=1.0,
         ge=0,

@@ -1,6 +1,7 @@
 """Settings in place of the configuration's own."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 
@@ -9,6 +10,7 @@ class Settings:
     """The section `telemetry` as this room needs it."""
 
     otlp_endpoint: str = ""
+    trace_file: Path | None = None
     sample_ratio: float = 1.0
     log_level: str = "info"
     log_format: Literal["json", "text"] = "json"

@@ -61,7 +61,7 @@ class FirstScreen:
         grid.add_row("metrics", f"http://{self.addresses.metrics_listen}/metrics")
         grid.add_row("connections", "cashassist; cashassist-down, which cannot be reached")
         grid.add_row("vendor", f"{self.control_url} (look behind the played CashAssist)")
-        grid.add_row("folder", f"{self.folder} (journal, ledgers, keys, logs)")
+        grid.add_row("folder", f"{self.folder} (journal, ledgers, keys; traces in logs/traces.log)")
         return grid
 
     def _cards(self) -> Table:

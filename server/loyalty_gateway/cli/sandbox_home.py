@@ -109,6 +109,7 @@ sealing = [{{ id = "sandbox", file = {_quote(self.sealing_key)} }}]
 outbound_salt_file = {_quote(self.outbound_salt)}
 
 [telemetry]
+trace_file = {_quote(self.log("traces"))}
 log_format = "text"
 
 [connections.cashassist]

@@ -312,7 +312,6 @@ def _path(violation: Any) -> str:
 _RULE_FIELDS = {
     "points.positive": ".value",
     "money.currency_code": ".currency_code",
-    "decision.outcome": ".outcome",
 }
 
 

@@ -3,11 +3,17 @@
 import asyncio
 import logging
 from importlib import metadata
+from pathlib import Path
 from typing import IO, Literal, Protocol
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    ConsoleSpanExporter,
+    SimpleSpanProcessor,
+    SpanExporter,
+)
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
 from loyalty_gateway.telemetry import logs, metrics, spans
@@ -23,6 +29,8 @@ class TelemetrySettings(Protocol):
 
     @property
     def otlp_endpoint(self) -> str: ...
+    @property
+    def trace_file(self) -> Path | None: ...
     @property
     def sample_ratio(self) -> float: ...
     @property
@@ -44,17 +52,28 @@ class Telemetry:
     ) -> None:
         self._exporter = exporter
         self._log_stream = log_stream
+        self._trace_file: IO[str] | None = None
         self._provider: TracerProvider | None = None
         self._handler: logging.Handler | None = None
 
     def start(self, settings: TelemetrySettings) -> None:
-        """Begins to log, count and trace. Without a collector's address nothing is traced."""
+        """Begins to log, count and trace. With no place for spans nothing is traced."""
         assert self._handler is None, "telemetry is started once"
         self._handler = logs.start_logging(
             settings.log_level, settings.log_format, self._log_stream
         )
         metrics.start_counting()
-        if self._exporter is None and not settings.otlp_endpoint:
+        exporters: list[SpanExporter] = []
+        if settings.otlp_endpoint:
+            exporters.append(_otlp(settings.otlp_endpoint))
+        if settings.trace_file is not None:
+            self._trace_file = settings.trace_file.open("a", encoding="utf-8")
+            exporters.append(
+                ConsoleSpanExporter(
+                    out=self._trace_file, formatter=lambda span: f"{span.to_json(indent=None)}\n"
+                )
+            )
+        if self._exporter is None and not exporters:
             return
         provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(settings.sample_ratio)),
@@ -68,8 +87,8 @@ class Telemetry:
         )
         if self._exporter is not None:
             provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        else:
-            provider.add_span_processor(BatchSpanProcessor(_otlp(settings.otlp_endpoint)))
+        for exporter in exporters:
+            provider.add_span_processor(BatchSpanProcessor(exporter))
         self._provider = provider
         spans.use_tracer(provider.get_tracer("loyalty_gateway", _version()))
 
@@ -82,6 +101,9 @@ class Telemetry:
                 await asyncio.wait_for(asyncio.to_thread(provider.shutdown), STOP_TIMEOUT_S)
             except TimeoutError:
                 _log.warning("the last spans were not taken by the collector in time")
+        trace_file, self._trace_file = self._trace_file, None
+        if trace_file is not None:
+            trace_file.close()
         metrics.stop_counting()
         handler, self._handler = self._handler, None
         if handler is not None:
