@@ -5,6 +5,7 @@ Every method either answers from disk or raises JOURNAL_UNAVAILABLE; nothing is 
 
 import asyncio
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,11 +15,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, inspect, select, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from loyalty_gateway.domain.booking import Attempt, Booking, HistoryEntry, State
+from loyalty_gateway.domain.errors import LoyaltyError
 from loyalty_gateway.journal import schema
 from loyalty_gateway.journal.rows import (
     attempt_from_row,
@@ -28,6 +30,8 @@ from loyalty_gateway.journal.rows import (
     to_us,
 )
 from loyalty_gateway.journal.writer import Change, Opened, Opening, Writer, unavailable
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _READERS = 2
@@ -97,11 +101,15 @@ class Journal:
 
         Raises:
             JournalRefused: the file is another process's, another deployment's, newer than
-                this program, or not as durable as promised.
+                this program, not as durable as promised, or cannot be opened at all.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock_file = lock_file(self._path)
-        await asyncio.to_thread(self._open, salt_check)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock_file = lock_file(self._path)
+            await asyncio.to_thread(self._open, salt_check)
+        except (OSError, SQLAlchemyError) as error:
+            why = error.orig if isinstance(error, DBAPIError) else error
+            raise JournalRefused(f"The journal {self._path} cannot be opened: {why}.") from error
         assert self._engine is not None
         self._writer = Writer(self._engine, self._now_us)
         self._writer.start()
@@ -262,34 +270,42 @@ class Journal:
             conditions.append(table.c.settle_time.is_not(None))
             if wanted.after is not None:
                 time_us, booking_id = wanted.after
+                # The first condition alone lets the index begin where the last page ended.
+                conditions.append(table.c.settle_time >= time_us)
                 conditions.append(
-                    (table.c.settle_time > time_us)
-                    | ((table.c.settle_time == time_us) & (table.c.booking_id > booking_id))
+                    (table.c.settle_time > time_us) | (table.c.booking_id > booking_id)
                 )
             statement = statement.order_by(table.c.settle_time, table.c.booking_id)
         else:
             if wanted.after is not None:
                 time_us, booking_id = wanted.after
+                conditions.append(table.c.create_time <= time_us)
                 conditions.append(
-                    (table.c.create_time < time_us)
-                    | ((table.c.create_time == time_us) & (table.c.booking_id < booking_id))
+                    (table.c.create_time < time_us) | (table.c.booking_id < booking_id)
                 )
             statement = statement.order_by(table.c.create_time.desc(), table.c.booking_id.desc())
         statement = statement.where(*conditions).limit(wanted.limit)
 
         def query(connection: Connection) -> Sequence[Booking]:
-            return [booking_from_row(row) for row in connection.execute(statement).mappings()]
+            # A list repeats no answer, so a damaged one must not hide the whole page.
+            return [
+                booking_from_row(row, checks_answer=False)
+                for row in connection.execute(statement).mappings()
+            ]
 
         return await self._read(query)
 
     async def due(self, tenant: str, now: datetime, limit: int) -> Sequence[Booking]:
-        """Open bookings whose next step is due, the longest due first."""
+        """Open bookings whose next step is due, the longest due first.
+
+        A row that cannot be understood is logged and left out: it must not stop the others.
+        """
         table = schema.booking
         statement = (
             select(table)
             .where(
                 table.c.tenant == tenant,
-                table.c.state.in_([State.SENDING, State.IN_DOUBT, State.REVERSING, State.RESERVED]),
+                text(schema.IS_OPEN),
                 table.c.next_attempt_time <= to_us(now),
             )
             .order_by(table.c.next_attempt_time)
@@ -297,12 +313,18 @@ class Journal:
         )
 
         def query(connection: Connection) -> Sequence[Booking]:
-            return [booking_from_row(row) for row in connection.execute(statement).mappings()]
+            found = []
+            for row in connection.execute(statement).mappings():
+                try:
+                    found.append(booking_from_row(row))
+                except LoyaltyError as error:
+                    log.error("Booking %s is left alone: %s", error.booking, error.message)
+            return found
 
         return await self._read(query)
 
-    async def next_due_time(self, tenant: str) -> datetime | None:
-        """When the next open booking is due, or None."""
+    async def next_due_time(self, tenant: str, after: datetime) -> datetime | None:
+        """When the next open booking becomes due later than `after`, or None."""
         table = schema.booking
 
         def query(connection: Connection) -> datetime | None:
@@ -310,9 +332,8 @@ class Journal:
                 connection.execute(
                     select(func.min(table.c.next_attempt_time)).where(
                         table.c.tenant == tenant,
-                        table.c.state.in_(
-                            [State.SENDING, State.IN_DOUBT, State.REVERSING, State.RESERVED]
-                        ),
+                        text(schema.IS_OPEN),
+                        table.c.next_attempt_time > to_us(after),
                     )
                 ).scalar_one()
             )
@@ -326,6 +347,7 @@ class Journal:
             select(table)
             .where(
                 table.c.tenant == tenant,
+                text(schema.IS_UNRESOLVED),
                 table.c.state == State.SENDING.value,
                 table.c.owner != self.boot_id,
             )
@@ -375,7 +397,7 @@ class Journal:
             )
             .where(
                 table.c.tenant == tenant,
-                text("state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'NEEDS_REVIEW')"),
+                text(schema.IS_UNRESOLVED),
             )
             .group_by(table.c.connection, table.c.state)
         )
@@ -412,7 +434,7 @@ class Journal:
         table = schema.booking
         statement = select(func.count()).where(
             table.c.tenant == tenant,
-            text("operation = ''"),
+            text(schema.IS_TOMBSTONE),
             table.c.create_time >= to_us(since),
         )
         return await self._read(lambda connection: connection.execute(statement).scalar_one())
@@ -457,7 +479,7 @@ def make_engine(path: Path) -> Engine:
         # Born private: the file holds sealed account ids.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     engine = create_engine(
-        f"sqlite:///{path}",
+        URL.create("sqlite", database=str(path)),
         poolclass=QueuePool,
         pool_size=_READERS + 1,
         max_overflow=1,

@@ -27,6 +27,11 @@ _STATES = ", ".join(f"'{state}'" for state in State)
 _OPEN_STATES = ", ".join(
     f"'{state}'" for state in (State.SENDING, State.IN_DOUBT, State.REVERSING, State.RESERVED)
 )
+IS_OPEN = f"state IN ({_OPEN_STATES})"
+IS_UNRESOLVED = "state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'NEEDS_REVIEW')"
+IS_TOMBSTONE = "operation = ''"
+"""The conditions of the partial indexes. A query must hold them to the letter, without bound
+values: else SQLite cannot prove that the index has every row, and reads the whole tenant."""
 assert set(OUTCOMES) == set(State), "every state has an outcome"
 
 booking = Table(
@@ -105,20 +110,20 @@ Index(
     "booking_due",
     booking.c.tenant,
     booking.c.next_attempt_time,
-    sqlite_where=text(f"state IN ({_OPEN_STATES})"),
+    sqlite_where=text(IS_OPEN),
 )
 Index(
     "booking_unresolved",
     booking.c.tenant,
     booking.c.connection,
     booking.c.state,
-    sqlite_where=text("state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'NEEDS_REVIEW')"),
+    sqlite_where=text(IS_UNRESOLVED),
 )
 Index(
     "booking_tombstone",
     booking.c.tenant,
     booking.c.create_time,
-    sqlite_where=text("operation = ''"),
+    sqlite_where=text(IS_TOMBSTONE),
 )
 
 MUTABLE = tuple(

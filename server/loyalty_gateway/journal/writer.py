@@ -15,7 +15,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from loyalty_gateway.domain.booking import TRANSITIONS, Attempt, Booking
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
@@ -59,6 +65,9 @@ class Change:
 
 
 _BATCH_MAX = 512
+_PROBE_EVERY_S = 1.0
+_PROBE_BYTES = 65_536
+_ROWS_FAULTS = (IntegrityError, DataError, InterfaceError, ProgrammingError)
 
 _insert_booking = insert(schema.booking).on_conflict_do_nothing(
     index_elements=["tenant", "request_id"]
@@ -241,12 +250,17 @@ class Writer:
                     while not (
                         self._changes or self._openings or self._others or self._is_stopping
                     ):
-                        self._wake.wait()
+                        if not self._wake.wait(None if self.is_healthy else _PROBE_EVERY_S):
+                            break
                     changes = self._take(self._changes)
                     openings = self._take(self._openings)
                     others = self._take(self._others)
-                    if not (changes or openings or others):
+                    if self._is_stopping and not (changes or openings or others):
                         return
+                if not (changes or openings or others):
+                    # Whoever is told that the journal is out of order sends no bookings, so
+                    # the writer itself must find out when it works again.
+                    self._commit(connection, [_fill, _clear], _apply_other)
                 self._flush("change", connection, changes, _apply_changes)
                 self._flush("open", connection, openings, _apply_openings)
                 for other in others:
@@ -294,7 +308,7 @@ class Writer:
                     *self._commit(connection, items[:middle], apply),
                     *self._commit(connection, items[middle:], apply),
                 ]
-            self.is_healthy = not isinstance(error, DBAPIError)
+            self.is_healthy = not isinstance(error, SQLAlchemyError)
             failure = unavailable(error) if isinstance(error, SQLAlchemyError) else error
             return [failure] * len(items)
 
@@ -305,13 +319,24 @@ def _apply_other(
     return [work(connection) for work in works]
 
 
+def _fill(connection: Connection) -> None:
+    """Needs room in the file, as a booking would."""
+    connection.execute(
+        schema.deployment.insert().values(name="probe", value=bytes(_PROBE_BYTES))
+    )
+
+
+def _clear(connection: Connection) -> None:
+    connection.execute(schema.deployment.delete().where(schema.deployment.c.name == "probe"))
+
+
 def _is_the_rows_fault(error: BaseException) -> bool:
     """Whether one row is to blame, not the database: then its neighbours can be saved."""
-    if isinstance(error, OperationalError):
-        return False
-    return isinstance(error, IntegrityError | LoyaltyError | OverflowError) or (
-        isinstance(error, DBAPIError) and not error.connection_invalidated
-    )
+    if isinstance(error, SQLAlchemyError):
+        return isinstance(error, _ROWS_FAULTS) and not error.connection_invalidated
+    # What is not the database's complaint is about a value: half a surrogate pair, too large
+    # an integer, a known row that cannot be understood.
+    return isinstance(error, Exception)
 
 
 def _quiet_rollback(connection: Connection) -> None:
