@@ -47,10 +47,12 @@ from loyalty_gateway.telemetry.spans import SpanHandle, booking_span
 
 log = logging.getLogger(__name__)
 
-_SETTLE_RETRY_S = 10.0
 _SETTLE_RETRY_EVERY_S = 0.25
 _HOLD_POLL_S = 0.2
 _OTHERS_POLL_S = 0.2
+
+NO_END = "the attempt has no recorded end"
+"""The rule shown for an attempt whose process was gone before it ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ class Limits:
     attempt_total_s: float = 15.0
     lease_s: float = 30.0
     send_by_s: float = 2.0
+    settle_retry_s: float = 10.0
 
 
 _UNSETTLED = frozenset({State.SENDING, State.IN_DOUBT, State.REVERSING})
@@ -126,6 +129,7 @@ class Flights:
         self._policy = policy
         self._flights: dict[tuple[str, str], _Flight] = {}
         self._tasks: set[asyncio.Task[_Landed]] = set()
+        self._sending: set[str] = set()
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._is_draining = False
         self._recovery: Kick | None = None
@@ -169,6 +173,10 @@ class Flights:
                 if known is not None:
                     self._same_request(known, booking)
                 if refusal is not None:
+                    if known is not None:
+                        # What a validation is refused for says nothing of the booking itself.
+                        refusal.fate, refusal.is_final = known.outcome, known.is_final
+                        refusal.booking = known.name
                     metrics.admission_rejected(refusal.reason.value)
                     raise refusal
                 return self._preview(booking)
@@ -177,12 +185,10 @@ class Flights:
         else:
             is_mine = False
         landed = await self._wait(flight, booking, call.deadline)
-        if landed.booking.state in _UNSETTLED:
-            settled = await self._watch(
-                landed.booking, call.deadline, is_kicked=landed.is_replayed
-            )
-            landed = replace(landed, booking=settled)
         self._same_request(landed.booking, booking)
+        if landed.booking.state in _UNSETTLED:
+            settled = await self._watch(landed.booking, call.deadline, is_kicked=landed.is_replayed)
+            landed = replace(landed, booking=settled)
         return self._answer(landed, is_replayed=landed.is_replayed or not is_mine)
 
     def _open_account(self, call: BookingCall) -> str:
@@ -224,8 +230,7 @@ class Flights:
                 Reason.FIELD_REQUIRED_BY_PROVIDER,
                 f"This vendor needs {', '.join(missing)}.",
                 violations=tuple(
-                    Violation(name, "is required by this connection's vendor")
-                    for name in missing
+                    Violation(name, "is required by this connection's vendor") for name in missing
                 ),
                 **where,
             )
@@ -235,9 +240,7 @@ class Flights:
         now = self._journal.now()
         booking_id = _uuid7(now)
         lease_until = now + timedelta(seconds=self._limits.lease_s)
-        account_hash = self._keyring.account_hash(
-            call.tenant, link.connection, order.account_id
-        )
+        account_hash = self._keyring.account_hash(call.tenant, link.connection, order.account_id)
         return Booking(
             tenant=call.tenant,
             booking_id=booking_id,
@@ -262,6 +265,7 @@ class Flights:
             next_attempt_time=lease_until,
             attempt_count=1,
             doubtful_attempts=1,
+            attempt_open=True,
             first_sent_time=now,
             sent_time=now,
         )
@@ -394,9 +398,15 @@ class Flights:
             done, _ = await asyncio.wait({flight.task}, timeout=timeout_s)
         finally:
             flight.waiting -= 1
-        if not done:
+        if not done or flight.task.cancelled():
+            # Only a stop cancels a flight; a cancellation of its own would hang the caller.
             raise in_progress(asked, is_opened=flight.is_opened)
-        return flight.task.result()
+        bug = flight.task.exception()
+        if bug is None or isinstance(bug, LoyaltyError) or not flight.is_opened:
+            return flight.task.result()
+        # Something of ours broke after the intent was journalled: the row says what is known.
+        log.error("Booking of %s broke", asked.request_id, exc_info=bug)
+        raise in_progress(asked, is_opened=True)
 
     async def _fly(
         self, flight: _Flight, call: BookingCall, link: Link, order: Order, booking: Booking
@@ -428,25 +438,28 @@ class Flights:
                 send_by = loop.time() + self._limits.send_by_s
                 reopened = await self._reopen(known, link, call)
                 if reopened is None:
-                    now_known = await self._journal.find(
-                        call.tenant, request_id=call.request_id
-                    )
+                    now_known = await self._journal.find(call.tenant, request_id=call.request_id)
                     assert now_known is not None, "bookings are not deleted"
                     return _Landed(now_known, is_replayed=True)
                 booking = reopened
             span.event("booking.opened", {"loyalty.attempt": booking.attempt_count})
-            if flight.waiting == 0:
-                verdict = _not_sent(Reason.DEADLINE_TOO_SHORT, "the caller had left before")
-            elif loop.time() > send_by:
-                verdict = _not_sent(Reason.JOURNAL_UNAVAILABLE, "write 1 took too long")
-            else:
-                send = Send(order, booking.outbound_id, booking.attempt_count, call.fault)
-                verdict = await self.attempt(link, send, span)
-            failpoints.hit("after-answer")
-            settled = await self.settle(
-                booking, verdict, link, actor="caller", kind=AttemptKind.SEND, span=span
-            )
-            failpoints.hit("after-settle")
+            self._sending.add(booking.booking_id)
+            try:
+                if flight.waiting == 0:
+                    verdict = _not_sent(Reason.DEADLINE_TOO_SHORT, "the caller had left before")
+                elif loop.time() > send_by:
+                    verdict = _not_sent(Reason.JOURNAL_UNAVAILABLE, "write 1 took too long")
+                else:
+                    fault = call.fault if booking.attempt_count == 1 else ""
+                    send = Send(order, booking.outbound_id, booking.attempt_count, fault)
+                    verdict = await self.attempt(link, send, span)
+                failpoints.hit("after-answer")
+                settled = await self.settle(
+                    booking, verdict, link, actor="caller", kind=AttemptKind.SEND, span=span
+                )
+                failpoints.hit("after-settle")
+            finally:
+                self._sending.discard(booking.booking_id)
         return _Landed(settled, is_replayed=False, retry_after_s=verdict.retry_after_s)
 
     async def _open(self, flight: _Flight, booking: Booking, call: BookingCall) -> Opened:
@@ -474,6 +487,7 @@ class Flights:
             next_attempt_time=lease_until,
             attempt_count=known.attempt_count + 1,
             doubtful_attempts=1,
+            attempt_open=True,
             target_hash=link.target_hash,
             recovery_mode=link.mode(offer),
             # Nothing was booked so far, so the vendor's memory of the key starts anew.
@@ -503,6 +517,13 @@ class Flights:
             )
         except TimeoutError:
             verdict = Verdict(StatusRow(Reason.PROVIDER_INTERNAL), "attempt total time limit")
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled this attempt: it came from inside, and proves nothing.
+            log.exception("The adapter of %s cancelled itself", link.adapter.provider)
+            verdict = Verdict(StatusRow(Reason.INTERNAL), "the adapter cancelled itself")
         except Exception:
             # A bug of an adapter after the intent was journalled: it proves nothing.
             log.exception("The adapter of %s failed", link.adapter.provider)
@@ -536,54 +557,45 @@ class Flights:
         """
         now = self._journal.now()
         try:
-            after = judge.after_attempt(
-                before, verdict, now, link.means(before), self._policy
-            )
+            after = judge.after_attempt(before, verdict, now, link.means(before), self._policy)
             after = self._with_bytes(after)
         except Exception:
             # Whatever is wrong with us, the vendor may have booked: doubt, never "failed".
             log.exception("Booking %s could not be judged", before.name)
             verdict = replace(verdict, status=StatusRow(Reason.INTERNAL), receipt=None)
-            after = judge.after_attempt(
-                before, verdict, now, link.means(before), self._policy
-            )
-        status = verdict.status
-        attempt = Attempt(
-            number=before.attempt_count,
-            kind=kind,
-            start_time=before.sent_time or now,
-            end_time=now,
-            fate=status.fate,
-            proves=status.proves,
-            reason=None if verdict.receipt else status.reason,
-            http_status=verdict.http_status,
-            provider_code=verdict.provider_code,
-            rule=verdict.rule,
-            request_text=verdict.request_text,
-            answer_text=verdict.answer_text,
-        )
-        holds = after.state is State.NEEDS_REVIEW and link.means(before).mode is RecoveryMode.MANUAL
-        settled = await self.move(
-            Change(
-                before,
-                after,
-                actor,
-                attempt=attempt,
-                # Nobody can find out, so another booking on the account would hide the truth.
-                holds_account=True if holds else self._releases(before, after),
-            )
-        )
+            after = judge.after_attempt(before, verdict, now, link.means(before), self._policy)
+        attempt = _ended(before, kind, verdict, now)
+        try:
+            settled = await self.move(self._end(before, after, link, actor, attempt))
+        except Exception:
+            # The row was refused, so something in it came from outside and cannot be stored.
+            log.exception("The end of booking %s could not be stored", before.name)
+            verdict = Verdict(StatusRow(Reason.INTERNAL), "the answer could not be stored")
+            after = judge.after_attempt(before, verdict, now, link.means(before), self._policy)
+            attempt = _ended(before, kind, verdict, now)
+            settled = await self.move(self._end(before, after, link, actor, attempt))
         if verdict.receipt is not None and settled.state in (State.IN_DOUBT, State.NEEDS_REVIEW):
             settled = await self._hear_late(settled, after, attempt)
         span.event("booking.settled", {"loyalty.state": settled.state.value})
-        span.set(
-            {"loyalty.state": settled.state.value, "loyalty.outcome": settled.outcome.value}
-        )
+        span.set({"loyalty.state": settled.state.value, "loyalty.outcome": settled.outcome.value})
         if settled.reason is not None:
             span.set({"loyalty.reason": settled.reason.value})
         if settled.outcome is Fate.UNKNOWN:
             span.fail(settled.reason.value if settled.reason else "UNKNOWN")
         return settled
+
+    def _end(
+        self, before: Booking, after: Booking, link: Link, actor: str, attempt: Attempt
+    ) -> Change:
+        holds = after.state is State.NEEDS_REVIEW and link.means(before).mode is RecoveryMode.MANUAL
+        return Change(
+            before,
+            after,
+            actor,
+            attempt=attempt,
+            # Nobody can find out, so another booking on the account would hide the truth.
+            holds_account=True if holds else self._releases(before, after),
+        )
 
     @staticmethod
     def _releases(before: Booking, after: Booking) -> bool | None:
@@ -623,7 +635,7 @@ class Flights:
     async def move(self, change: Change) -> Booking:
         """Writes a change, for as long as that may help, and tells everybody who waits."""
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + _SETTLE_RETRY_S
+        give_up = loop.time() + self._limits.settle_retry_s
         is_repeated = False
         while True:
             try:
@@ -642,9 +654,11 @@ class Flights:
                 await asyncio.sleep(_SETTLE_RETRY_EVERY_S)
         after = change.after
         if not has_landed:
-            found = await self._journal.find(
-                after.tenant, booking_id=after.booking_id
-            )
+            try:
+                found = await self._journal.find(after.tenant, booking_id=after.booking_id)
+            except LoyaltyError as error:
+                log.error("Booking %s could not be read again: %s", after.name, error.message)
+                return change.before
             assert found is not None, "bookings are not deleted"
             # A commit whose answer was lost has landed all the same.
             is_ours = is_repeated and (found.epoch, found.state) == (after.epoch, after.state)
@@ -692,19 +706,26 @@ class Flights:
         poll_s = _OTHERS_POLL_S if self._journal.is_shared else None
         loop = asyncio.get_running_loop()
         try:
-            if is_kicked and self._recovery is not None and booking.state is State.IN_DOUBT:
-                self._recovery.kick(booking)
-            while booking.state in _UNSETTLED and loop.time() < deadline:
+            while True:
+                # Read only now: what was told before this was registered is not told again.
+                found = await self._journal.find(booking.tenant, booking_id=booking.booking_id)
+                assert found is not None, "bookings are not deleted"
+                booking = found
+                if booking.state not in _UNSETTLED or loop.time() >= deadline:
+                    break
+                if is_kicked and self._recovery is not None and booking.state is State.IN_DOUBT:
+                    self._recovery.kick(booking)
+                    is_kicked = False
                 until = deadline if poll_s is None else min(deadline, loop.time() + poll_s)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(until):
                         await event.wait()
                 event.clear()
-                found = await self._journal.find(
-                    booking.tenant, booking_id=booking.booking_id
-                )
-                assert found is not None, "bookings are not deleted"
-                booking = found
+        except LoyaltyError as error:
+            # It was sent, so "the journal cannot be asked" is no answer: still in doubt.
+            if error.reason is not Reason.JOURNAL_UNAVAILABLE:
+                raise
+            log.warning("Booking %s could not be watched: %s", booking.name, error.message)
         finally:
             watchers.discard(event)
             if not watchers:
@@ -836,6 +857,7 @@ class Flights:
         known = await self.get(tenant, BookingKey(booking_id=booking_id))
         if decision is None:
             return await self._ask_now(known, actor, deadline)
+        assert decision.outcome is not Fate.UNKNOWN, "the contract asks for one of two"
         if known.is_final and known.outcome is decision.outcome:
             return known
         is_busy = self._recovery is not None and self._recovery.is_busy(booking_id)
@@ -855,9 +877,7 @@ class Flights:
             lease_until=None,
             next_attempt_time=None,
             settle_time=now,
-            state=State.SUCCEEDED
-            if decision.outcome is Fate.EXECUTED
-            else State.NOT_EXECUTED,
+            state=State.SUCCEEDED if decision.outcome is Fate.EXECUTED else State.NOT_EXECUTED,
         )
         if after.state is State.SUCCEEDED:
             order = known.order
@@ -949,13 +969,14 @@ class Flights:
         """SENDING without an owner: the attempt has no end, so it proves nothing."""
         link = self._connections.find(booking.connection)
         now = self._journal.now()
-        verdict = Verdict(StatusRow(Reason.INTERNAL), "the attempt has no recorded end")
+        verdict = Verdict(StatusRow(Reason.INTERNAL), NO_END)
         means = link.means(booking) if link else judge.Means(RecoveryMode.MANUAL)
         after = judge.after_attempt(booking, verdict, now, means, self._policy)
         attempt = Attempt(
             number=booking.attempt_count,
             kind=AttemptKind.SEND,
             start_time=booking.sent_time or booking.create_time,
+            reason=verdict.status.reason,
             rule=verdict.rule,
         )
         return await self.move(Change(booking, after, "recovery", note=why, attempt=attempt))
@@ -968,9 +989,9 @@ class Flights:
     def in_flight(self) -> int:
         return len(self._tasks)
 
-    def is_flying(self, booking: Booking) -> bool:
-        """Whether the caller's own attempt of this booking runs in this process."""
-        return (booking.tenant, booking.request_id) in self._flights
+    def sending(self) -> frozenset[str]:
+        """The ids of the bookings whose own attempt runs in this process."""
+        return frozenset(self._sending)
 
     async def finish(self, timeout_s: float) -> int:
         """Waits for the bookings in flight; returns how many had to be left to recovery."""
@@ -994,6 +1015,25 @@ def _at(link: Link) -> _Where:
 
 def _not_sent(reason: Reason, rule: str) -> Verdict:
     return Verdict(StatusRow(reason, Fate.NOT_EXECUTED), rule, retry_after_s=1)
+
+
+def _ended(before: Booking, kind: AttemptKind, verdict: Verdict, now: datetime) -> Attempt:
+    """The attempt that was running, as it is kept for people."""
+    status = verdict.status
+    return Attempt(
+        number=before.attempt_count,
+        kind=kind,
+        start_time=before.sent_time or now,
+        end_time=now,
+        fate=status.fate,
+        proves=status.proves,
+        reason=None if verdict.receipt else status.reason,
+        http_status=verdict.http_status,
+        provider_code=verdict.provider_code,
+        rule=verdict.rule,
+        request_text=verdict.request_text,
+        answer_text=verdict.answer_text,
+    )
 
 
 def _not_resolvable(booking: Booking, why: str) -> LoyaltyError:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from loyalty_gateway.domain.amounts import Amount, Money, Points
 from loyalty_gateway.domain.booking import Booking, Intent, State
-from loyalty_gateway.domain.errors import Fate, Proves
+from loyalty_gateway.domain.errors import Fate, Proves, Reason
 from loyalty_gateway.domain.operations import Receipt, RecoveryMode
 from loyalty_gateway.providers.port import StatusRow
 
@@ -74,25 +74,30 @@ def after_attempt(
         booking,
         epoch=booking.epoch + 1,
         owner="",
+        attempt_open=False,
         lease_until=None,
         next_attempt_time=None,
         reason=status.reason,
         provider_code=verdict.provider_code,
     )
     if status.contradicts:
-        return replace(ended, state=State.NEEDS_REVIEW)
+        return replace(ended, state=State.NEEDS_REVIEW, doubt_time=now)
     if status.fate is Fate.EXECUTED and verdict.receipt is not None:
         applied = applied_amount(booking, verdict.receipt)
         if applied is not None:
             return _succeeded(ended, verdict.receipt, applied, now)
         # The vendor applied an amount that was never asked for: only a person can judge that.
-        return replace(ended, state=State.NEEDS_REVIEW, references=verdict.receipt.references)
+        return replace(
+            ended,
+            state=State.NEEDS_REVIEW,
+            reason=Reason.PROVIDER_ANSWER_UNREADABLE,
+            references=verdict.receipt.references,
+            doubt_time=now,
+        )
     if status.fate is Fate.NOT_EXECUTED:
         return _not_executed(booking, ended, verdict, now, means, policy)
     incident = booking.incident or incident_of(booking, status.reason.value, now)
-    return in_doubt(
-        replace(ended, doubt_time=now, incident=incident), now, means, policy
-    )
+    return in_doubt(replace(ended, doubt_time=now, incident=incident), now, means, policy)
 
 
 def incident_of(booking: Booking, reason: str, now: datetime) -> str:
@@ -106,7 +111,9 @@ def incident_of(booking: Booking, reason: str, now: datetime) -> str:
 def _succeeded(ended: Booking, receipt: Receipt, applied: Amount, now: datetime) -> Booking:
     if ended.intent is Intent.CANCEL:
         # The caller gave up meanwhile: never a success, and the undo is not a machine's here.
-        return replace(ended, state=State.NEEDS_REVIEW, references=receipt.references)
+        return replace(
+            ended, state=State.NEEDS_REVIEW, references=receipt.references, doubt_time=now
+        )
     return replace(
         ended,
         state=State.SUCCEEDED,
@@ -127,18 +134,30 @@ def _not_executed(
     means: Means,
     policy: Policy,
 ) -> Booking:
+    if booking.references:
+        # The vendor once said that it booked this: a "no" now contradicts it.
+        return replace(ended, state=State.NEEDS_REVIEW, doubt_time=now)
     left = booking.doubtful_attempts - 1
     status = verdict.status
     is_whole = left == 0 or status.proves is Proves.WHOLE_BOOKING
     if status.is_refusal and not is_whole:
         # A refusal of a resend may be caused by the first attempt's own effect, unless the
-        # vendor replays refusals or the first attempt has had ample time to take effect.
-        is_settled = booking.doubt_time is not None and now >= booking.doubt_time + timedelta(
+        # vendor replays refusals or the first attempt has had ample time to take effect. The
+        # vendor may have judged as soon as it was asked, however late its answer came.
+        settled_time = booking.doubt_time and booking.doubt_time + timedelta(
             seconds=policy.settle_s
         )
+        is_settled = settled_time is not None and (booking.sent_time or now) >= settled_time
         is_whole = means.declines_are_replayed or is_settled
     if not is_whole:
-        doubted = in_doubt(replace(ended, doubtful_attempts=left), now, means, policy)
+        # The doubt is still the earlier attempt's, and so are the words for it.
+        left_over = replace(
+            ended,
+            doubtful_attempts=left,
+            reason=booking.reason or status.reason,
+            provider_code=booking.provider_code if booking.reason else verdict.provider_code,
+        )
+        doubted = in_doubt(left_over, now, means, policy)
         if doubted.next_attempt_time is None or verdict.retry_after_s is None:
             return doubted
         asked_for = now + timedelta(seconds=verdict.retry_after_s)
@@ -183,7 +202,8 @@ def may_resend(means: Means, now: datetime) -> bool:
 def applied_amount(booking: Booking, receipt: Receipt) -> Amount | None:
     """What was applied: as asked, unless a part was allowed and the vendor says which.
 
-    None where the vendor's part cannot be: not positive, more than asked, another currency.
+    None where the vendor's part cannot be: not positive, more than asked, another currency or
+    kind of points.
     """
     asked = booking.asked
     assert asked is not None and booking.order is not None, "a tombstone is never sent"
@@ -194,7 +214,7 @@ def applied_amount(booking: Booking, receipt: Receipt) -> Amount | None:
         case Money(), Money():
             is_sane = asked.currency == echoed.currency and 0 < echoed.minor <= asked.minor
         case Points(), Points():
-            is_sane = 0 < echoed.value <= asked.value
+            is_sane = asked.unit == echoed.unit and 0 < echoed.value <= asked.value
         case _:
             is_sane = False
     return echoed if is_sane else None

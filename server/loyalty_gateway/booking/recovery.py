@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from loyalty_gateway import failpoints
 from loyalty_gateway.booking import judge
 from loyalty_gateway.booking.connections import Connections, Link
-from loyalty_gateway.booking.flights import Flights
+from loyalty_gateway.booking.flights import NO_END, Flights
 from loyalty_gateway.booking.judge import Policy
-from loyalty_gateway.domain.booking import AttemptKind, Booking, State
-from loyalty_gateway.domain.errors import LoyaltyError
+from loyalty_gateway.domain.booking import Attempt, AttemptKind, Booking, State
+from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.writer import Change
@@ -27,6 +27,8 @@ from loyalty_gateway.telemetry.spans import booking_span
 log = logging.getLogger(__name__)
 
 _LOOK_AT_LEAST_EVERY_S = 5.0
+_REST_MIN_S = 0.05
+_AFTER_FAILURE_S = 1.0
 _KICK_EVERY_S = 1.0
 _WHILE_PAUSED_S = 60.0
 
@@ -108,53 +110,69 @@ class Recovery:
 
     async def _run(self) -> None:
         while True:
+            # From here on every wake() is heard: this round may miss what it tells of.
+            self._due = None
             try:
-                await self._look()
+                looked_at = await self._look()
                 await self._count()
+                await self._rest(looked_at)
             except LoyaltyError as error:
                 log.warning("Recovery could not read the journal: %s", error.message)
+                await asyncio.sleep(_AFTER_FAILURE_S)
             except Exception:
                 # A task's root: the loop must outlive whatever one round met.
                 log.exception("A round of recovery failed")
-            await self._rest()
+                await asyncio.sleep(_AFTER_FAILURE_S)
 
-    async def _rest(self) -> None:
+    async def _rest(self, looked_at: datetime) -> None:
         """Sleeps until the next booking is due, something new comes, or a while has passed."""
         wait_s = _LOOK_AT_LEAST_EVERY_S
-        try:
-            self._due = await self._journal.next_due_time(self._tenant)
-        except LoyaltyError:
-            self._due = None
-        if self._due is not None and len(self._busy) < self._parallel_max:
-            due_s = (self._due - self._journal.now()).total_seconds()
-            # Bookings that are due but busy must not turn this loop into a hot one.
-            wait_s = min(wait_s, max(0.05, due_s))
+        # What was due already is being worked on, waits for room, or cannot be read; the end of
+        # a step wakes this loop, which must not turn hot meanwhile.
+        due = await self._journal.next_due_time(self._tenant, looked_at)
+        if due is not None:
+            self._due = due
+            due_s = (due - self._journal.now()).total_seconds()
+            wait_s = min(wait_s, max(_REST_MIN_S, due_s))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._wake.wait()
         self._wake.clear()
 
-    async def _look(self) -> None:
+    async def _look(self) -> datetime:
+        """Starts a step of what is due, as far as there is room. Returns when it looked."""
+        now = self._journal.now()
         room = self._parallel_max - len(self._busy)
         if room <= 0:
-            return
+            return now
         # Claimed for a lease: no other replica takes them meanwhile, and after a crash here
-        # another one does.
-        for booking in await self._journal.claim(self._tenant, self._lease_s, room):
+        # another one does. What flies in this process has an owner, however late it is.
+        flying = self._flights.sending()
+        for booking in await self._journal.claim(self._tenant, self._lease_s, room, flying):
             if booking.booking_id not in self._busy:
                 self._launch(booking)
+        return now
 
     def _launch(self, booking: Booking) -> None:
-        task = asyncio.create_task(self._step(booking))
+        task = asyncio.create_task(self._try_step(booking))
         self._busy[booking.booking_id] = task
 
-        def ended(done: asyncio.Task[None]) -> None:
+        def ended(_: asyncio.Task[None]) -> None:
             self._busy.pop(booking.booking_id, None)
             self._wake.set()
-            if not done.cancelled() and (error := done.exception()) is not None:
-                log.error("Recovery of %s failed", booking.name, exc_info=error)
 
         task.add_done_callback(ended)
+
+    async def _try_step(self, booking: Booking) -> None:
+        try:
+            await self._step(booking)
+        except LoyaltyError as error:
+            log.warning("Recovery of %s has to wait: %s", booking.name, error.message)
+            await asyncio.sleep(_AFTER_FAILURE_S)
+        except Exception:
+            # A task's root. The booking stays busy for a while, since it is as due as before.
+            log.exception("Recovery of %s failed", booking.name)
+            await asyncio.sleep(_AFTER_FAILURE_S)
 
     async def _count(self) -> None:
         now = self._journal.now()
@@ -206,8 +224,19 @@ class Recovery:
     async def _find_out(self, booking: Booking) -> None:
         link = self._connections.find(booking.connection)
         now = self._journal.now()
+        unended: Attempt | None = None
+        if booking.attempt_open:
+            # Whoever sent it is gone: that resend has no end, and may still have its effect.
+            unended = Attempt(
+                number=booking.attempt_count,
+                kind=AttemptKind.RESEND,
+                start_time=booking.sent_time or now,
+                reason=Reason.INTERNAL,
+                rule=NO_END,
+            )
+            booking = replace(booking, attempt_open=False, doubt_time=now)
         if link is None:
-            await self._give_up(booking, "its connection is not configured any more")
+            await self._give_up(booking, "its connection is not configured any more", unended)
             return
         if link.is_paused:
             later = replace(
@@ -217,21 +246,25 @@ class Recovery:
                 lease_until=None,
                 next_attempt_time=now + timedelta(seconds=_WHILE_PAUSED_S),
             )
-            await self._flights.move(Change(booking, later, "recovery", "connection is paused"))
+            await self._flights.move(
+                Change(booking, later, "recovery", "connection is paused", unended)
+            )
             return
         if booking.cancel_requested or not judge.may_resend(link.means(booking), now):
-            await self._give_up(booking, "resending is not allowed (any more)")
+            await self._give_up(booking, "resending is not allowed (any more)", unended)
             return
-        await self._resend(booking, link, now)
+        await self._resend(booking, link, now, unended)
 
-    async def _resend(self, booking: Booking, link: Link, now: datetime) -> None:
+    async def _resend(
+        self, booking: Booking, link: Link, now: datetime, unended: Attempt | None
+    ) -> None:
         assert booking.order is not None and booking.account_sealed is not None
         try:
             account_id = self._keyring.unseal(
                 booking.account_sealed, f"{booking.tenant}/{booking.booking_id}"
             )
         except LookupError:
-            await self._give_up(booking, "the key that seals its account id is gone")
+            await self._give_up(booking, "the key that seals its account id is gone", unended)
             return
         lease_until = now + timedelta(seconds=self._lease_s)
         claimed = replace(
@@ -243,9 +276,10 @@ class Recovery:
             attempt_count=booking.attempt_count + 1,
             # Counted before it is sent: a crash from here on leaves one more doubt, not less.
             doubtful_attempts=booking.doubtful_attempts + 1,
+            attempt_open=True,
             sent_time=now,
         )
-        change = Change(booking, claimed, "recovery", "sends it again under the same id")
+        change = Change(booking, claimed, "recovery", "sends it again under the same id", unended)
         failpoints.hit("recovery-claimed")
         if not await self._journal.change(change):
             return
@@ -268,7 +302,7 @@ class Recovery:
             )
         metrics.recovery_finished(booking.connection, settled.state.value)
 
-    async def _give_up(self, booking: Booking, why: str) -> None:
+    async def _give_up(self, booking: Booking, why: str, unended: Attempt | None) -> None:
         after = replace(
             booking,
             state=State.NEEDS_REVIEW,
@@ -277,5 +311,5 @@ class Recovery:
             lease_until=None,
             next_attempt_time=None,
         )
-        await self._flights.move(Change(booking, after, "recovery", why))
+        await self._flights.move(Change(booking, after, "recovery", why, unended))
         metrics.recovery_finished(booking.connection, after.state.value)

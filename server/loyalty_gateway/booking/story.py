@@ -63,18 +63,15 @@ _FATE_WORDS: dict[Fate, str] = {
 }
 
 
-def tell(
-    booking: Booking, history: list[HistoryEntry], attempts: list[Attempt]
-) -> Story:
+def tell(booking: Booking, history: list[HistoryEntry], attempts: list[Attempt]) -> Story:
     """The story so far; steps are in the order in which they happened."""
-    # An attempt ends just before the move that it caused is written.
-    dated = [
-        (entry.time, 1, Step(entry.time, _history_words(booking, entry))) for entry in history
-    ]
-    dated += [
-        (_attempt_time(attempt, history), 0, _attempt_step(booking, attempt, history))
-        for attempt in attempts
-    ]
+    dated = [(entry.time, 1, Step(entry.time, _history_words(booking, entry))) for entry in history]
+    for attempt in attempts:
+        time = _attempt_time(attempt, history)
+        # An attempt ends just before the move that it caused is written. One without an end is
+        # told where it began, just after the move that announced it.
+        order = 2 if attempt.end_time is None else 0
+        dated.append((time, order, Step(time, _attempt_words(booking, attempt), attempt)))
     steps = tuple(step for _, _, step in sorted(dated, key=lambda item: item[:2]))
     return Story(
         booking,
@@ -88,13 +85,13 @@ def tell(
 def _attempt_time(attempt: Attempt, history: list[HistoryEntry]) -> datetime:
     if attempt.end_time is not None:
         return attempt.end_time
-    later = [entry.time for entry in history if entry.time > attempt.start_time]
-    return later[-1] if later else attempt.start_time
+    later = [entry.time for entry in history if entry.time >= attempt.start_time]
+    return later[0] if later else attempt.start_time
 
 
 def _history_words(booking: Booking, entry: HistoryEntry) -> str:
     if entry.from_state == entry.to_state:
-        words = entry.note or "looked at again"
+        words = entry.note or "it is not known yet"
     else:
         words = TRANSITIONS[(entry.from_state, entry.to_state)]
         if entry.from_state is None and entry.to_state is State.SENDING and booking.order:
@@ -110,18 +107,18 @@ def _history_words(booking: Booking, entry: HistoryEntry) -> str:
     return f"{entry.to_state}: {words}, {who}."
 
 
-def _attempt_step(booking: Booking, attempt: Attempt, history: list[HistoryEntry]) -> Step:
-    kind = "sent to" if attempt.kind is AttemptKind.SEND else "sent again to"
-    answer = (
-        f"HTTP {attempt.http_status}" if attempt.http_status is not None else "no HTTP answer"
-    )
+def _attempt_words(booking: Booking, attempt: Attempt) -> str:
+    is_again = attempt.kind is AttemptKind.RESEND
+    if attempt.fate is Fate.NOT_EXECUTED and attempt.http_status is None:
+        how = f"did not {'leave again for' if is_again else 'leave for'} {booking.provider}"
+    else:
+        answer = (
+            f"HTTP {attempt.http_status}" if attempt.http_status is not None else "no HTTP answer"
+        )
+        how = f"was sent {'again ' if is_again else ''}to {booking.provider}: {answer}"
     if attempt.provider_code:
-        answer = f"{answer}, code {attempt.provider_code}"
-    text = (
-        f"Attempt {attempt.number} was {kind} {booking.provider}: {answer};"
-        f" {_FATE_WORDS[attempt.fate]} (rule: {attempt.rule})."
-    )
-    return Step(_attempt_time(attempt, history), text, attempt)
+        how = f"{how}, code {attempt.provider_code}"
+    return f"Attempt {attempt.number} {how}; {_FATE_WORDS[attempt.fate]} (rule: {attempt.rule})."
 
 
 def _whose_fault(booking: Booking, attempts: list[Attempt]) -> WhoseFault:

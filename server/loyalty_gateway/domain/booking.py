@@ -120,6 +120,8 @@ class Booking:
     lease_until: datetime | None = None
     attempt_count: int = 0
     doubtful_attempts: int = 0
+    attempt_open: bool = False
+    """Whether an attempt was begun whose end is not recorded."""
     recovery_tries: int = 0
     reason: Reason | None = None
     provider_code: str = ""

@@ -4,7 +4,8 @@ Every method either answers from disk or raises JOURNAL_UNAVAILABLE; nothing is 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from loyalty_gateway.domain.booking import Attempt, Booking, HistoryEntry, State
+from loyalty_gateway.domain.errors import LoyaltyError
 from loyalty_gateway.journal import schema
 from loyalty_gateway.journal.rows import (
     attempt_from_row,
@@ -26,6 +28,8 @@ from loyalty_gateway.journal.store import JournalRefused, Store
 from loyalty_gateway.journal.writer import Change, Claim, Opened, Opening, Writer, unavailable
 
 __all__ = ["Journal", "JournalRefused", "ListQuery", "PromiseRow", "Unresolved"]
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -158,9 +162,7 @@ class Journal:
 
     # --- reads ----------------------------------------------------------------------------
 
-    async def _read(
-        self, query: Callable[[Connection], _T], *, is_background: bool = False
-    ) -> _T:
+    async def _read(self, query: Callable[[Connection], _T], *, is_background: bool = False) -> _T:
         store = self._store
 
         def run() -> _T:
@@ -215,29 +217,40 @@ class Journal:
             conditions.append(table.c.settle_time.is_not(None))
             if wanted.after is not None:
                 time_us, booking_id = wanted.after
+                # The first condition alone lets the index begin where the last page ended.
+                conditions.append(table.c.settle_time >= time_us)
                 conditions.append(
-                    (table.c.settle_time > time_us)
-                    | ((table.c.settle_time == time_us) & (table.c.booking_id > booking_id))
+                    (table.c.settle_time > time_us) | (table.c.booking_id > booking_id)
                 )
             statement = statement.order_by(table.c.settle_time, table.c.booking_id)
         else:
             if wanted.after is not None:
                 time_us, booking_id = wanted.after
+                conditions.append(table.c.create_time <= time_us)
                 conditions.append(
-                    (table.c.create_time < time_us)
-                    | ((table.c.create_time == time_us) & (table.c.booking_id < booking_id))
+                    (table.c.create_time < time_us) | (table.c.booking_id < booking_id)
                 )
             statement = statement.order_by(table.c.create_time.desc(), table.c.booking_id.desc())
         statement = statement.where(*conditions).limit(wanted.limit)
 
         def query(connection: Connection) -> Sequence[Booking]:
-            return [booking_from_row(row) for row in connection.execute(statement).mappings()]
+            # A list repeats no answer, so a damaged one must not hide the whole page.
+            return [
+                booking_from_row(row, checks_answer=False)
+                for row in connection.execute(statement).mappings()
+            ]
 
         return await self._read(query)
 
-    async def claim(self, tenant: str, lease_s: float, limit: int) -> Sequence[Booking]:
-        """Takes due open bookings that nobody holds, the longest due first, for a lease."""
-        claim = Claim(tenant, self.boot_id, round(lease_s * 1_000_000), limit)
+    async def claim(
+        self, tenant: str, lease_s: float, limit: int, flying: Collection[str] = ()
+    ) -> Sequence[Booking]:
+        """Takes due open bookings that nobody holds, the longest due first, for a lease.
+
+        What is in `flying` has an owner in this process, whatever its lease says. A row that
+        cannot be understood is logged and left out: it must not stop the others.
+        """
+        claim = Claim(tenant, self.boot_id, round(lease_s * 1_000_000), limit, tuple(flying))
         ids = await self._writer.claim(claim)
         table = schema.booking
         statement = (
@@ -251,12 +264,18 @@ class Journal:
         )
 
         def query(connection: Connection) -> Sequence[Booking]:
-            return [booking_from_row(row) for row in connection.execute(statement).mappings()]
+            found = []
+            for row in connection.execute(statement).mappings():
+                try:
+                    found.append(booking_from_row(row))
+                except LoyaltyError as error:
+                    log.error("Booking %s is left alone: %s", error.booking, error.message)
+            return found
 
         return await self._read(query, is_background=True) if ids else []
 
-    async def next_due_time(self, tenant: str) -> datetime | None:
-        """When the next open booking is due, or None."""
+    async def next_due_time(self, tenant: str, after: datetime) -> datetime | None:
+        """When the next open booking becomes due later than `after`, or None."""
         table = schema.booking
 
         def query(connection: Connection) -> datetime | None:
@@ -264,7 +283,8 @@ class Journal:
                 connection.execute(
                     select(func.min(table.c.next_attempt_time)).where(
                         table.c.tenant == tenant,
-                        table.c.state.in_(_OPEN),
+                        text(schema.IS_OPEN),
+                        table.c.next_attempt_time > to_us(after),
                     )
                 ).scalar_one()
             )
@@ -278,7 +298,7 @@ class Journal:
             select(table)
             .where(
                 table.c.tenant == tenant,
-                table.c.state.in_(_OPEN),
+                text(schema.IS_OPEN),
                 table.c.owner.not_in(["", self.boot_id]),
             )
             .limit(limit)
@@ -327,7 +347,7 @@ class Journal:
             )
             .where(
                 table.c.tenant == tenant,
-                text("state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'NEEDS_REVIEW')"),
+                text(schema.IS_UNRESOLVED),
             )
             .group_by(table.c.connection, table.c.state)
         )
@@ -364,7 +384,7 @@ class Journal:
         table = schema.booking
         statement = select(func.count()).where(
             table.c.tenant == tenant,
-            text("operation = ''"),
+            text(schema.IS_TOMBSTONE),
             table.c.create_time >= to_us(since),
         )
         return await self._read(lambda connection: connection.execute(statement).scalar_one())

@@ -78,8 +78,9 @@ _CLAIM = text(
     "WITH c AS ("
     " SELECT tenant, booking_id, state FROM booking"
     " WHERE tenant = :tenant AND next_attempt_time <= :now_us"
-    " AND state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'RESERVED')"
+    f" AND {schema.IS_OPEN}"
     " AND (lease_until IS NULL OR lease_until <= :now_us)"
+    " AND booking_id <> ALL(CAST(:flying AS text[]))"
     " ORDER BY next_attempt_time LIMIT :limit FOR UPDATE SKIP LOCKED),"
     " u AS ("
     " UPDATE booking b SET owner = :owner, lease_until = :now_us + :lease_us,"
@@ -180,9 +181,7 @@ class PostgresStore:
         with transactional.begin() as connection:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SET LOCAL lock_timeout = '60s'"))
-            connection.execute(
-                text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK}
-            )
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
             migrations.migrate(connection)
 
     def stop(self) -> None:
@@ -291,6 +290,7 @@ class PostgresStore:
         now_us: int,
         lease_us: int,
         limit: int,
+        flying: Sequence[str],
     ) -> set[str]:
         parameters: Mapping[str, Any] = {
             "tenant": tenant,
@@ -298,6 +298,7 @@ class PostgresStore:
             "now_us": now_us,
             "lease_us": lease_us,
             "limit": limit,
+            "flying": list(flying),
         }
         return set(connection.execute(_CLAIM, parameters).scalars())
 

@@ -138,6 +138,7 @@ def mutable_row(booking: Booking) -> dict[str, Any]:
     """The columns that a change rewrites."""
     applied = booking.applied
     answer = booking.answer_bytes
+    told = answer if answer is not None else booking.status_bytes
     return {
         "state": booking.state.value,
         "intent": booking.intent.value,
@@ -148,6 +149,7 @@ def mutable_row(booking: Booking) -> dict[str, Any]:
         "lease_until": to_us(booking.lease_until),
         "attempt_count": booking.attempt_count,
         "doubtful_attempts": booking.doubtful_attempts,
+        "attempt_open": booking.attempt_open,
         "recovery_tries": booking.recovery_tries,
         "reason": booking.reason.value if booking.reason else "",
         "provider_code": booking.provider_code,
@@ -157,7 +159,7 @@ def mutable_row(booking: Booking) -> dict[str, Any]:
         else (applied.value if isinstance(applied, Points) else applied.minor),
         "result_content": _encode_result(booking),
         "answer_bytes": answer,
-        "answer_sha256": None if answer is None else hashlib.sha256(answer).digest(),
+        "answer_sha256": None if told is None else hashlib.sha256(told).digest(),
         "status_bytes": booking.status_bytes,
         "first_sent_time": to_us(booking.first_sent_time),
         "sent_time": to_us(booking.sent_time),
@@ -197,21 +199,37 @@ def booking_row(booking: Booking) -> dict[str, Any]:
     }
 
 
-def booking_from_row(row: RowMapping) -> Booking:
-    """A booking as stored.
+def booking_from_row(row: RowMapping, *, checks_answer: bool = True) -> Booking:
+    """A booking as stored. `checks_answer` is for whoever may repeat the stored answer.
 
     Raises:
-        LoyaltyError: DATA_LOSS where the stored answer does not match its checksum.
+        LoyaltyError: DATA_LOSS where the row cannot be understood, or the stored answer (the
+            refusal's status likewise) does not match its checksum.
     """
-    answer = row["answer_bytes"]
-    if answer is not None and hashlib.sha256(answer).digest() != row["answer_sha256"]:
-        raise LoyaltyError(
-            Reason.DATA_LOSS,
-            "The stored answer of this booking does not match its checksum; an operator must"
-            " compare the journal with the vendor's statement.",
-            booking=f"bookings/{row['booking_id']}",
-            request_id=row["request_id"],
-        )
+    if checks_answer and not _is_answer_intact(row):
+        raise _data_loss(row, "The stored answer of this booking does not match its checksum")
+    try:
+        return _decode_booking(row)
+    except (LookupError, TypeError, ValueError) as error:
+        raise _data_loss(row, "The stored row of this booking cannot be understood") from error
+
+
+def _is_answer_intact(row: RowMapping) -> bool:
+    answer, status, checksum = row["answer_bytes"], row["status_bytes"], row["answer_sha256"]
+    told = answer if answer is not None else status
+    return told is None or hashlib.sha256(told).digest() == checksum
+
+
+def _data_loss(row: RowMapping, what: str) -> LoyaltyError:
+    return LoyaltyError(
+        Reason.DATA_LOSS,
+        f"{what}; an operator must compare the journal with the vendor's statement.",
+        booking=f"bookings/{row['booking_id']}",
+        request_id=row["request_id"],
+    )
+
+
+def _decode_booking(row: RowMapping) -> Booking:
     order = _decode_order(row)
     applied: Amount | None = None
     if row["applied_value"] is not None:
@@ -242,12 +260,13 @@ def booking_from_row(row: RowMapping) -> Booking:
         lease_until=from_us(row["lease_until"]),
         attempt_count=row["attempt_count"],
         doubtful_attempts=row["doubtful_attempts"],
+        attempt_open=bool(row["attempt_open"]),
         recovery_tries=row["recovery_tries"],
         reason=Reason(row["reason"]) if row["reason"] else None,
         provider_code=row["provider_code"],
         incident=row["incident"],
         applied=applied,
-        answer_bytes=answer,
+        answer_bytes=row["answer_bytes"],
         status_bytes=row["status_bytes"],
         first_sent_time=from_us(row["first_sent_time"]),
         sent_time=from_us(row["sent_time"]),

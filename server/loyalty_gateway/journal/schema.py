@@ -27,6 +27,11 @@ _STATES = ", ".join(f"'{state}'" for state in State)
 _OPEN_STATES = ", ".join(
     f"'{state}'" for state in (State.SENDING, State.IN_DOUBT, State.REVERSING, State.RESERVED)
 )
+IS_OPEN = f"state IN ({_OPEN_STATES})"
+IS_UNRESOLVED = "state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'NEEDS_REVIEW')"
+IS_TOMBSTONE = "operation = ''"
+"""The conditions of the partial indexes. A query must hold them to the letter, without bound
+values: else SQLite cannot prove that the index has every row, and reads the whole tenant."""
 assert set(OUTCOMES) == set(State), "every state has an outcome"
 
 booking = Table(
@@ -61,6 +66,7 @@ booking = Table(
     Column("lease_until", BigInteger),
     Column("attempt_count", Integer, nullable=False),
     Column("doubtful_attempts", Integer, nullable=False),
+    Column("attempt_open", Boolean, nullable=False),
     Column("recovery_tries", Integer, nullable=False),
     Column("reason", String(40), nullable=False),
     Column("provider_code", String(64), nullable=False),
@@ -108,23 +114,23 @@ Index(
     "booking_due",
     booking.c.tenant,
     booking.c.next_attempt_time,
-    sqlite_where=text(f"state IN ({_OPEN_STATES})"),
-    postgresql_where=text(f"state IN ({_OPEN_STATES})"),
+    sqlite_where=text(IS_OPEN),
+    postgresql_where=text(IS_OPEN),
 )
 Index(
     "booking_unresolved",
     booking.c.tenant,
     booking.c.connection,
     booking.c.state,
-    sqlite_where=text("state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'NEEDS_REVIEW')"),
-    postgresql_where=text("state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'NEEDS_REVIEW')"),
+    sqlite_where=text(IS_UNRESOLVED),
+    postgresql_where=text(IS_UNRESOLVED),
 )
 Index(
     "booking_tombstone",
     booking.c.tenant,
     booking.c.create_time,
-    sqlite_where=text("operation = ''"),
-    postgresql_where=text("operation = ''"),
+    sqlite_where=text(IS_TOMBSTONE),
+    postgresql_where=text(IS_TOMBSTONE),
 )
 
 MUTABLE = tuple(

@@ -2,21 +2,37 @@
 
 import fcntl
 import os
-import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, create_engine, event, select, text, update
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    bindparam,
+    create_engine,
+    event,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
 from loyalty_gateway.journal import migrations, schema
 from loyalty_gateway.journal.store import JournalRefused, Row, Trouble
 
+_ROWS_FAULTS = (IntegrityError, DataError, InterfaceError, ProgrammingError)
 _READERS = 2
 _BACKGROUND = 1
 _BUSY_TIMEOUT_MS = 5_000
@@ -43,12 +59,12 @@ _update_booking = (
     )
     .values({name: bindparam(name) for name in schema.MUTABLE})
 )
-_DUE = (
+_DUE = text(
     "SELECT booking_id FROM booking WHERE tenant = :tenant AND next_attempt_time <= :now_us"
-    " AND state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'RESERVED')"
-    " AND (lease_until IS NULL OR lease_until <= :now_us)"
+    f" AND {schema.IS_OPEN}"
+    " AND (lease_until IS NULL OR lease_until <= :now_us) AND booking_id NOT IN :flying"
     " ORDER BY next_attempt_time LIMIT :limit"
-)
+).bindparams(bindparam("flying", expanding=True))
 
 
 class SqliteStore:
@@ -175,9 +191,10 @@ class SqliteStore:
         now_us: int,
         lease_us: int,
         limit: int,
+        flying: Sequence[str],
     ) -> set[str]:
-        parameters = {"tenant": tenant, "now_us": now_us, "limit": limit}
-        ids = list(connection.execute(text(_DUE), parameters).scalars())
+        parameters = {"tenant": tenant, "now_us": now_us, "limit": limit, "flying": list(flying)}
+        ids = list(connection.execute(_DUE, parameters).scalars())
         table, moves = schema.booking, schema.history
         mine = (table.c.tenant == tenant) & table.c.booking_id.in_(ids)
         if ids:
@@ -218,13 +235,12 @@ class SqliteStore:
     def trouble(self, error: BaseException) -> Trouble:
         if isinstance(error, PoolTimeout):
             return Trouble.REFUSED
-        if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError):
+        if not isinstance(error, SQLAlchemyError):
+            # About a value: half a surrogate pair, a row that cannot be understood.
             return Trouble.ROW
-        if error.connection_invalidated:
-            return Trouble.LOST
-        # Disk full, locked, I/O error: the file's trouble. What remains is a row's own data.
-        is_files = isinstance(error.orig, sqlite3.OperationalError)
-        return Trouble.LOST if is_files else Trouble.ROW
+        is_rows = isinstance(error, _ROWS_FAULTS) and not error.connection_invalidated
+        # All the rest is the file's: disk full, locked, I/O error.
+        return Trouble.ROW if is_rows else Trouble.LOST
 
 
 def _lock_file(path: Path) -> int:
@@ -242,7 +258,7 @@ def _lock_file(path: Path) -> int:
 
 def _make_engine(path: Path, size: int) -> Engine:
     engine = create_engine(
-        f"sqlite:///{path}",
+        URL.create("sqlite", database=str(path)),
         poolclass=QueuePool,
         pool_size=size,
         max_overflow=1,

@@ -70,9 +70,16 @@ class Store(Protocol):
         ...
 
     def claim(
-        self, connection: Connection, tenant: str, owner: str, now_us: int, lease_us: int, limit: int
+        self,
+        connection: Connection,
+        tenant: str,
+        owner: str,
+        now_us: int,
+        lease_us: int,
+        limit: int,
+        flying: Sequence[str],
     ) -> set[str]:
-        """Takes due bookings that nobody holds, for the length of a lease; their ids."""
+        """Takes due bookings that nobody holds, but those `flying`, for a lease; their ids."""
         ...
 
     def now_us(self) -> int:

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _BATCH_MAX = 512
 _RETRIES = 3
+_PROBE_EVERY_S = 1.0
+_PROBE_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class Claim:
     owner: str
     lease_us: int
     limit: int
+    flying: tuple[str, ...] = ()
+    """Bookings that are not taken, because this process still works on them."""
 
 
 def unavailable(error: BaseException) -> LoyaltyError:
@@ -149,7 +153,13 @@ class Writer:
 
         def work(connection: Connection) -> set[str]:
             return store.claim(
-                connection, claim.tenant, claim.owner, store.now_us(), claim.lease_us, claim.limit
+                connection,
+                claim.tenant,
+                claim.owner,
+                store.now_us(),
+                claim.lease_us,
+                claim.limit,
+                claim.flying,
             )
 
         return await self.run(work)  # type: ignore[no-any-return]
@@ -178,12 +188,17 @@ class Writer:
         while True:
             with self._wake:
                 while not (self._changes or self._openings or self._others or self._is_stopping):
-                    self._wake.wait()
+                    if not self._wake.wait(None if self.is_healthy else _PROBE_EVERY_S):
+                        break
                 changes = self._take(self._changes)
                 openings = self._take(self._openings)
                 others = self._take(self._others)
-                if not (changes or openings or others):
+                if self._is_stopping and not (changes or openings or others):
                     break
+            if not (changes or openings or others):
+                # Whoever is told that the journal is out of order sends no bookings, so the
+                # writer itself must find out when it works again.
+                self._commit([_clear, _fill, _clear], _apply_other, None)
             self._flush("change", changes, self._apply_changes, self._found_changes)
             self._flush("open", openings, self._apply_openings, self._found_openings)
             for other in others:
@@ -277,7 +292,11 @@ class Writer:
             self._connection = self._store.writer()
             log.info("The journal's writer is connected again")
         else:
-            self._store.keep_clock(self._connection)
+            try:
+                self._store.keep_clock(self._connection)
+            except SQLAlchemyError:
+                self._disconnect()
+                return self._connected()
         # What was read so far began a transaction of its own.
         self._connection.rollback()
         return self._connection
@@ -299,9 +318,7 @@ class Writer:
 
     # --- what is written ------------------------------------------------------------------
 
-    def _apply_openings(
-        self, connection: Connection, openings: Sequence[Opening]
-    ) -> list[Opened]:
+    def _apply_openings(self, connection: Connection, openings: Sequence[Opening]) -> list[Opened]:
         now_us = self._store.now_us()
         # The second of two equal keys in one batch meets the first.
         firsts: dict[tuple[str, str], Opening] = {}
@@ -364,9 +381,7 @@ class Writer:
         )
         self._apply_holds(connection, [c for c in firsts.values() if c.before.booking_id in landed])
         chosen = set(map(id, firsts.values()))
-        return [
-            change.before.booking_id in landed and id(change) in chosen for change in changes
-        ]
+        return [change.before.booking_id in landed and id(change) in chosen for change in changes]
 
     def _apply_holds(self, connection: Connection, changes: Sequence[Change]) -> None:
         """Rare, so one statement each; a hold comes with the doubt and goes with it."""
@@ -463,10 +478,17 @@ def _key(entry: _Waiting) -> tuple[str, str]:
     return "", ""
 
 
-def _apply_other(
-    connection: Connection, works: Sequence[Callable[[Connection], Any]]
-) -> list[Any]:
+def _apply_other(connection: Connection, works: Sequence[Callable[[Connection], Any]]) -> list[Any]:
     return [work(connection) for work in works]
+
+
+def _fill(connection: Connection) -> None:
+    """Needs room in the database, as a booking would."""
+    connection.execute(schema.deployment.insert().values(name="probe", value=bytes(_PROBE_BYTES)))
+
+
+def _clear(connection: Connection) -> None:
+    connection.execute(schema.deployment.delete().where(schema.deployment.c.name == "probe"))
 
 
 def _resolve(waiting: list[_Waiting], results: list[Any]) -> None:

@@ -5,6 +5,8 @@ It sends nothing itself (the engine does) and knows no vendor.
 
 import asyncio
 import ipaddress
+import re
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from urllib.parse import urlencode, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from loyalty_gateway.domain.accounts import mask_account_id
 from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.domain.operations import BOOKING_OPERATIONS, Operation
 from loyalty_gateway.providers.http import (
@@ -29,12 +32,24 @@ from loyalty_gateway.providers.http import (
 )
 from loyalty_gateway.providers.port import ProviderError
 from loyalty_gateway.telemetry import metrics
+from loyalty_gateway.telemetry.redaction import redact
 from loyalty_gateway.telemetry.spans import provider_span
 
 Read = TypeVar("Read")
 Model = TypeVar("Model", bound="ConnectionSettings")
 
-SECRET_BYTES_MAX: Final = 65_536
+FILE_BYTES_MAX: Final = 1_048_576
+_CERTIFICATE: Final = re.compile(
+    "-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\\s]+-----END CERTIFICATE-----", re.ASCII
+)
+
+_HARMLESS: Final = re.compile(
+    # A word or a number with at most a short word before it, a UUID, a time.
+    r"(?!sk_|rk_|lgw_)"
+    r"([a-z_]{0,24}|[a-z]{0,8}[_-]?-?[0-9]{1,12}(\.[0-9]{1,4})?"
+    r"|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]{4}-[0-9:T-]{5,14}Z)",
+    re.ASCII,
+)
 
 
 class AdapterSettingsError(ValueError):
@@ -181,23 +196,19 @@ class Connection:
         url = f"{self.base_url}{call.route}"
         if call.query:
             url = f"{url}?{urlencode(call.query)}"
-        request = HttpRequest(
-            method=call.method,
-            url=url,
-            headers=(
-                ("accept", "application/json"),
-                ("accept-encoding", "identity"),
-                *call.headers,
-            ),
-            body=call.body,
-            is_exclusive=is_exclusive,
-        )
+        headers = (("accept", "application/json"), ("accept-encoding", "identity"), *call.headers)
         # Until the engine is called nothing can have left; from then on only the engine knows.
+        total_s = self._limits.total_s
+        end_s = time.monotonic() + total_s
         failure = TransportFailure(Failure.NO_SLOT)
         try:
-            async with asyncio.timeout(self._limits.total_s), self._slots:
-                failure = TransportFailure(Failure.TIMED_OUT, f"after {self._limits.total_s:g} s")
-                return await self._engine.send(request)
+            async with asyncio.timeout(total_s), self._slots:
+                left_s = end_s - time.monotonic()
+                if left_s > 0:
+                    failure = TransportFailure(Failure.TIMED_OUT, f"after {total_s:g} s")
+                    return await self._engine.send(
+                        HttpRequest(call.method, url, headers, call.body, is_exclusive, left_s)
+                    )
         except TimeoutError:
             pass
         except TransportFailure as error:
@@ -217,27 +228,25 @@ def open_connection(name: str, settings: ConnectionSettings) -> Connection:
     Raises:
         AdapterSettingsError: the file of certificates cannot be used.
     """
-    authorities = b""
-    if settings.ca_file is not None:
-        authorities = _read_text("ca_file", settings.ca_file).encode("ascii", "replace")
+    authorities = _read_authorities(settings.ca_file) if settings.ca_file is not None else b""
     limits = Limits(
         connect_s=settings.connect_s,
         total_s=settings.attempt_total_s,
         answer_bytes_max=settings.answer_bytes_max,
         in_flight_max=settings.max_in_flight,
     )
-    try:
-        engine = ENGINES[settings.http_engine](
-            limits, is_https=settings.base_url.startswith("https://"), authorities=authorities
-        )
-    except (OSError, ValueError) as error:
-        # Both engines read the certificates while they are built, and fail in these ways.
-        raise AdapterSettingsError(
-            ("ca_file: holds no certificates that can be used",)
-            if authorities
-            else ("the system's trusted certificates cannot be used; is ca-certificates there?",)
-        ) from error
+    engine = ENGINES[settings.http_engine](
+        limits, is_https=settings.base_url.startswith("https://"), authorities=authorities
+    )
     return Connection(name, settings.base_url, limits, engine)
+
+
+def clean(text: str, account_id: str) -> str:
+    """A text from outside, with the account masked wherever it stands, and without secrets."""
+    if account_id and account_id in text:
+        text = text.replace(account_id, mask_account_id(account_id))
+    # Looking for secrets costs more than all else here, so what cannot hide one is let through.
+    return text if _HARMLESS.fullmatch(text) else redact(text)
 
 
 def check_base_url(text: str, *, is_sandbox: bool) -> str:
@@ -289,14 +298,25 @@ def _problems(error: ValidationError) -> list[str]:
     return lines
 
 
+def _read_authorities(path: Path) -> bytes:
+    # Bundles have comments in any language; only the certificates themselves are handed on.
+    text = "\n".join(_CERTIFICATE.findall(_read_text("ca_file", path)))
+    try:
+        # Tried out here, because one of the engines takes a file without any for a good one.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError) as error:
+        raise AdapterSettingsError(("ca_file: holds no certificates to be used",)) from error
+    return text.encode("ascii")
+
+
 def _read_text(setting: str, path: Path) -> str:
     try:
         with path.open("rb") as file:
-            content = file.read(SECRET_BYTES_MAX + 1)
+            content = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise AdapterSettingsError((f"{setting}: cannot be read: {error.strerror}",)) from None
-    if len(content) > SECRET_BYTES_MAX:
-        raise AdapterSettingsError((f"{setting}: is larger than {SECRET_BYTES_MAX} bytes",))
+    if len(content) > FILE_BYTES_MAX:
+        raise AdapterSettingsError((f"{setting}: is larger than {FILE_BYTES_MAX} bytes",))
     try:
         return content.decode()
     except UnicodeDecodeError:

@@ -156,7 +156,8 @@ class HttpRequest:
 
     With `is_exclusive` it goes over a connection of its own that no other request uses before
     or after it. Bookings do: on a kept connection a stray second answer to one booking is
-    taken for the answer to the next, whichever client is used.
+    taken for the answer to the next, whichever client is used. `time_limit_s` is for the whole
+    exchange, connecting included; after it nothing more is sent.
     """
 
     method: str
@@ -164,6 +165,7 @@ class HttpRequest:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)
     is_exclusive: bool = True
+    time_limit_s: float = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +183,8 @@ class Engine(Protocol):
     async def send(self, request: HttpRequest) -> HttpAnswer:
         """The whole answer to one request that is sent once.
 
-        The caller sets the total time limit by cancelling; a cancelled send closes its
-        connection.
+        Cancelling gives up waiting; the request itself may go on until its time limit, and
+        then its connection is closed.
 
         Raises:
             TransportFailure: there is no whole answer within the limits.
@@ -203,6 +205,7 @@ class PyreqwestEngine:
 
     def __init__(self, limits: Limits, *, is_https: bool, authorities: bytes = b"") -> None:
         self._limits = limits
+        self._is_https = is_https
         self._keeping = (
             self._builder(is_https, authorities)
             .pool_max_idle_per_host(limits.in_flight_max)
@@ -212,9 +215,14 @@ class PyreqwestEngine:
         self._exclusive = self._builder(is_https, authorities).pool_max_idle_per_host(0).build()
 
     async def send(self, request: HttpRequest) -> HttpAnswer:
+        _check_scheme(request, self._is_https)
         client = self._exclusive if request.is_exclusive else self._keeping
         try:
-            builder = client.request(request.method, request.url)
+            # The limit is the Rust side's as well, because it goes on with a request whose
+            # Python side was cancelled: without it a request given up here could be sent later.
+            builder = client.request(request.method, request.url).timeout(
+                timedelta(seconds=request.time_limit_s)
+            )
             for name, value in request.headers:
                 builder = builder.header(name, value)
             if request.is_exclusive:
@@ -307,6 +315,7 @@ class HttpxEngine:
         )
 
     async def send(self, request: HttpRequest) -> HttpAnswer:
+        _check_scheme(request, self._is_https)
         try:
             ready = self._client.build_request(
                 request.method,
@@ -316,8 +325,6 @@ class HttpxEngine:
             )
         except (httpx.InvalidURL, ValueError, TypeError) as error:
             raise TransportFailure(Failure.NOT_BUILT, type(error).__name__) from error
-        if self._is_https and ready.url.scheme != "https":
-            raise TransportFailure(Failure.NOT_BUILT, "not https")
         try:
             response = await self._client.send(ready, stream=True)
         except _HTTPX_ERRORS as error:
@@ -351,6 +358,12 @@ def _httpx_failure(error: Exception) -> TransportFailure:
 
 def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+def _check_scheme(request: HttpRequest, is_https: bool) -> None:
+    """The last look before anything is sent; TLS, once set, is never left out by mistake."""
+    if not request.url.startswith("https://" if is_https else ("https://", "http://")):
+        raise TransportFailure(Failure.NOT_BUILT, "the URL has another scheme than was set")
 
 
 ENGINES: Final[Mapping[str, Callable[..., Engine]]] = {

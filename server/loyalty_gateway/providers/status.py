@@ -5,11 +5,35 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from loyalty_gateway.domain.operations import Operation
+from loyalty_gateway.domain.errors import Fate, Reason
+from loyalty_gateway.domain.operations import BOOKING_OPERATIONS, Operation
 from loyalty_gateway.providers.port import StatusRow
 
 StatusTable = Mapping[tuple[Operation | None, str | int], StatusRow]
 """Rows by (operation, or None for any; the vendor's code, or an HTTP status as a number)."""
+
+REFUSALS: Mapping[Reason, str] = {
+    Reason.PROVIDER_REJECTED_ARGUMENT: "the provider takes a value of the request for invalid",
+    Reason.PROVIDER_CREDENTIALS_REJECTED: (
+        "the provider does not accept the gateway's credentials; an operator must renew them"
+    ),
+    Reason.PROVIDER_ACCESS_DENIED: (
+        "the gateway's credentials do not allow this; an operator must widen them"
+    ),
+    Reason.PROVIDER_RATE_LIMITED: "the provider takes no more requests for now; repeat later",
+    Reason.PROVIDER_DECLINED: "the provider declined",
+    Reason.ACCOUNT_NOT_FOUND: "the provider knows no such account",
+    Reason.ACCOUNT_NOT_ACTIVE: "the account is blocked or not active at the provider",
+    Reason.ACCOUNT_ALREADY_EXISTS: "the provider already has such an account",
+    Reason.INSUFFICIENT_BALANCE: "the account holds less than was asked for",
+    Reason.CODE_INVALID: "the code is wrong",
+    Reason.CODE_EXPIRED: "the code is unknown or its time has passed",
+    Reason.NOT_FOUND: "the provider knows nothing under that number",
+    Reason.INTERNAL: "the gateway sent the provider something that it should not have",
+}
+"""What a caller is told of a row of a STATUS table; a reason that is not here is no refusal."""
+
+NO_PROOF = "the provider's answer does not tell what happened"
 
 RETRY_AFTER_MIN_S = 1.0
 RETRY_AFTER_MAX_S = 300.0
@@ -35,6 +59,13 @@ def find_row(
     if (row := table.get((None, http_status))) is not None:
         return row, f"HTTP {http_status}"
     return default, "default"
+
+
+def describe_row(row: StatusRow, operation: Operation) -> str:
+    """One sentence of ours about a row; the vendor's own words never reach a caller."""
+    if operation in BOOKING_OPERATIONS and row.fate is Fate.UNKNOWN:
+        return NO_PROOF
+    return REFUSALS.get(row.reason, NO_PROOF)
 
 
 def read_retry_after(value: str | None, now: datetime | None = None) -> float:

@@ -26,20 +26,20 @@ from loyalty_gateway.domain.operations import (
     TransactionPage,
 )
 from loyalty_gateway.providers.cashassist import status, wire
-from loyalty_gateway.providers.cashassist.wire import HistoryPage, UnreadableAnswer
+from loyalty_gateway.providers.cashassist.wire import Document, HistoryPage, UnreadableAnswer
 from loyalty_gateway.providers.connection import (
     AdapterSettingsError,
     Connection,
     ConnectionSettings,
     VendorCall,
+    clean,
     open_connection,
     read_secret,
     read_settings,
 )
 from loyalty_gateway.providers.http import HttpAnswer
 from loyalty_gateway.providers.port import Executed, Lookup, Offer, ProviderError, Send, StatusRow
-from loyalty_gateway.providers.status import find_row, read_retry_after
-from loyalty_gateway.telemetry.redaction import redact
+from loyalty_gateway.providers.status import describe_row, find_row, read_retry_after
 
 Found = TypeVar("Found")
 
@@ -103,10 +103,11 @@ class CashassistAdapter:
             operation=order.operation,
             method="POST",
             route=wire.ROUTES[order.operation],
-            request_text=_shown(
-                f"POST {wire.ROUTES[order.operation]}: {order.asked} on {order.account_id}, "
-                f"reference {wire.find_reference(order.sale) or '-'}, key {send.outbound_id}",
-                order.account_id,
+            request_text=(
+                f"POST {wire.ROUTES[order.operation]}: {order.asked} on "
+                f"{mask_account_id(order.account_id)}, reference "
+                f"{clean(wire.find_reference(order.sale), order.account_id) or '-'}, "
+                f"key {send.outbound_id}"
             ),
             headers=(
                 *self._headers,
@@ -118,12 +119,13 @@ class CashassistAdapter:
         )
 
         def read(answer: HttpAnswer) -> Executed:
+            document = wire.read_document(answer)
             receipt = self._read(
                 call,
                 order.account_id,
-                answer,
+                document,
                 lambda: wire.decode_booking(
-                    answer,
+                    document,
                     order.operation,
                     order.account_id,
                     order.asked,
@@ -136,7 +138,7 @@ class CashassistAdapter:
                 http_status=answer.status,
                 rule="cashassist: 200, complete, and the echo fits",
                 request_text=call.request_text,
-                answer_text=_shown(wire.describe(answer), order.account_id),
+                answer_text=_describe(document, order.account_id),
             )
 
         return await self._connection.exchange(call, read)
@@ -151,8 +153,8 @@ class CashassistAdapter:
             lookup,
             wire.INFO,
             (),
-            lambda answer: wire.decode_card(
-                answer, lookup.account_id, self.currency, datetime.now(UTC)
+            lambda document: wire.decode_card(
+                document, lookup.account_id, self.currency, datetime.now(UTC)
             ),
         )
 
@@ -253,8 +255,8 @@ class CashassistAdapter:
             lookup,
             wire.TRANSACTIONS,
             (*query, *more),
-            lambda answer: wire.decode_transactions(
-                answer, lookup.account_id, self.currency
+            lambda document: wire.decode_transactions(
+                document, lookup.account_id, self.currency
             ).within(lookup.start, lookup.end),
         )
 
@@ -263,7 +265,7 @@ class CashassistAdapter:
         lookup: Lookup,
         route: str,
         query: tuple[tuple[str, str], ...],
-        decode: Callable[[HttpAnswer], Found],
+        decode: Callable[[Document], Found],
     ) -> Found:
         call = VendorCall(
             operation=lookup.operation,
@@ -273,16 +275,19 @@ class CashassistAdapter:
             query=(("id", lookup.account_id), *query),
             headers=(*self._headers, *self._fault(lookup.fault)),
         )
-        return await self._connection.exchange(
-            call,
-            lambda answer: self._read(call, lookup.account_id, answer, lambda: decode(answer)),
-        )
+
+        def read(answer: HttpAnswer) -> Found:
+            document = wire.read_document(answer)
+            return self._read(call, lookup.account_id, document, lambda: decode(document))
+
+        return await self._connection.exchange(call, read)
 
     def _read(
-        self, call: VendorCall, account_id: str, answer: HttpAnswer, decode: Callable[[], Found]
+        self, call: VendorCall, account_id: str, document: Document, decode: Callable[[], Found]
     ) -> Found:
         """What a 200 holds; everything else, and a 200 that cannot be read, is refused."""
-        if answer.status == 200:
+        http_status = document.answer.status
+        if http_status == 200:
             try:
                 return decode()
             except UnreadableAnswer as error:
@@ -292,18 +297,22 @@ class CashassistAdapter:
                     f"200 that proves nothing: {error}",
                     call,
                     account_id,
-                    answer,
+                    document,
                 ) from error
-        code = wire.decode_error_code(answer)
-        if status.DOCUMENTED.get(code, answer.status) != answer.status:
-            row, rule = status.DEFAULT, f"{code} under HTTP {answer.status}"
+        code = wire.decode_error_code(document)
+        if status.DOCUMENTED.get(code, http_status) != http_status:
+            row, rule = status.DEFAULT, f"{code} under HTTP {http_status}"
         else:
-            row, rule = find_row(status.STATUS, status.DEFAULT, call.operation, code, answer.status)
-        message = {
-            Fate.NOT_EXECUTED: f"the provider refused: {row.reason}",
-            Fate.UNKNOWN: "the provider's answer does not tell what happened",
-        }[row.fate]
-        raise self._refused(row, message, rule, call, account_id, answer, code)
+            row, rule = find_row(status.STATUS, status.DEFAULT, call.operation, code, http_status)
+        raise self._refused(
+            row,
+            describe_row(row, call.operation),
+            clean(rule, account_id),
+            call,
+            account_id,
+            document,
+            code,
+        )
 
     def _refused(
         self,
@@ -312,21 +321,22 @@ class CashassistAdapter:
         rule: str,
         call: VendorCall,
         account_id: str,
-        answer: HttpAnswer,
+        document: Document,
         code: str = "",
     ) -> ProviderError:
+        answer = document.answer
         is_rate_limited = answer.status == 429 and row.fate is Fate.NOT_EXECUTED
         return ProviderError(
             row,
             message,
             rule=f"cashassist: {rule}",
             http_status=answer.status,
-            provider_code=_shown(code, account_id),
+            provider_code=clean(code, account_id),
             retry_after_s=(
                 read_retry_after(answer.headers.get("retry-after")) if is_rate_limited else None
             ),
             request_text=call.request_text,
-            answer_text=_shown(wire.describe(answer), account_id),
+            answer_text=_describe(document, account_id),
         )
 
     def _fault(self, fault: str) -> tuple[tuple[str, str], ...]:
@@ -348,11 +358,15 @@ def open_adapter(connection: str, settings: Mapping[str, Any], profile: str) -> 
     )
 
 
-def _shown(text: str, account_id: str) -> str:
-    """A text for people: without secrets, and with the account masked wherever it stands."""
-    if account_id:
-        text = text.replace(account_id, mask_account_id(account_id))
-    return redact(text)[:SHOWN_CHARACTERS_MAX]
+def _describe(document: Document, account_id: str) -> str:
+    """An answer for people, in one line."""
+    shown = f"HTTP {document.answer.status}"
+    if document.problem:
+        return f"{shown}, {len(document.answer.body)} bytes: {document.problem}"
+    fields = ", ".join(
+        f"{name} {clean(value, account_id)}" for name, value in wire.describe(document)
+    )
+    return f"{shown}: {fields}"[:SHOWN_CHARACTERS_MAX] if fields else shown
 
 
 def _statement(transactions: list[Transaction], points_after: list[int]) -> PointsStatement:

@@ -5,7 +5,7 @@ Every name of the vendor's fields stands in this file and nowhere else.
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -76,6 +76,21 @@ class UnreadableAnswer(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Document:
+    """An answer, its JSON read once; `problem` says why there are no fields."""
+
+    answer: HttpAnswer
+    fields: dict[str, Any] | None = field(default=None, repr=False)
+    problem: str = ""
+
+    def require(self) -> dict[str, Any]:
+        """The fields, or UnreadableAnswer where the answer is no JSON object."""
+        if self.fields is None:
+            raise UnreadableAnswer(self.problem)
+        return self.fields
+
+
+@dataclass(frozen=True, slots=True)
 class HistoryPage:
     """A page of history with what the statement needs beside the lines themselves."""
 
@@ -130,8 +145,22 @@ def encode_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def read_document(answer: HttpAnswer) -> Document:
+    """The answer with its JSON, which may be none; never raises."""
+    media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        return Document(answer, problem="the answer is not called JSON")
+    try:
+        fields = parse_json(answer.body, bytes_max=len(answer.body))
+    except UnreadableDocument as error:
+        return Document(answer, problem=str(error))
+    if not isinstance(fields, dict):
+        return Document(answer, problem="the answer is no object")
+    return Document(answer, fields)
+
+
 def decode_booking(
-    answer: HttpAnswer,
+    document: Document,
     operation: Operation,
     account_id: str,
     asked: Amount,
@@ -143,7 +172,7 @@ def decode_booking(
     Raises:
         UnreadableAnswer: the booking is not proven.
     """
-    booked = _document(answer)
+    booked = document.require()
     _check_account(booked, account_id)
     if _text(booked, "type") != _BOOKED_AS[operation]:
         raise UnreadableAnswer("the answer is to another kind of booking")
@@ -164,17 +193,17 @@ def decode_booking(
         balances_after=_balances(
             booked, "balanceAfter", "pointsAfter", currency, _time(booked, "bookedAt")
         ),
-        is_replay=answer.headers.get(REPLAYED_HEADER, "").lower() == "true",
+        is_replay=document.answer.headers.get(REPLAYED_HEADER, "").lower() == "true",
     )
 
 
-def decode_card(answer: HttpAnswer, account_id: str, currency: str, now: datetime) -> CardFacts:
+def decode_card(document: Document, account_id: str, currency: str, now: datetime) -> CardFacts:
     """The card in the answer to info.
 
     Raises:
         UnreadableAnswer: a field is missing or is not what it should be.
     """
-    card = _document(answer)
+    card = document.require()
     _check_account(card, account_id)
     if "currency" in card and _text(card, "currency") != currency:
         raise UnreadableAnswer("the card is in another currency than the connection")
@@ -186,17 +215,17 @@ def decode_card(answer: HttpAnswer, account_id: str, currency: str, now: datetim
     )
 
 
-def decode_transactions(answer: HttpAnswer, account_id: str, currency: str) -> HistoryPage:
+def decode_transactions(document: Document, account_id: str, currency: str) -> HistoryPage:
     """One page of history, newest first.
 
     Raises:
         UnreadableAnswer: a line is not what it should be, or belongs to another card.
     """
-    document = _document(answer)
-    lines = document.get("transactions")
+    history = document.require()
+    lines = history.get("transactions")
     if not isinstance(lines, list) or len(lines) > PAGE_MAX:
         raise UnreadableAnswer("the history is no list, or longer than a page")
-    cursor = document.get("nextCursor")
+    cursor = history.get("nextCursor")
     if cursor is not None and not isinstance(cursor, str):
         raise UnreadableAnswer("the cursor is not text")
     transactions: list[Transaction] = []
@@ -210,45 +239,27 @@ def decode_transactions(answer: HttpAnswer, account_id: str, currency: str) -> H
     return HistoryPage(TransactionPage(tuple(transactions), cursor or ""), tuple(points_after))
 
 
-def decode_error_code(answer: HttpAnswer) -> str:
+def decode_error_code(document: Document) -> str:
     """The vendor's code in an error answer, or nothing where there is none to be believed."""
-    try:
-        document = _document(answer)
-    except UnreadableAnswer:
-        return ""
-    error = document.get("error")
+    error = (document.fields or {}).get("error")
     code = error.get("code") if isinstance(error, dict) else None
     return code if isinstance(code, str) and _CODE.fullmatch(code) else ""
 
 
-def describe(answer: HttpAnswer) -> str:
-    """What people are shown of an answer: its status and the fields that name nobody."""
-    shown: dict[str, Any] = {}
-    try:
-        document = _document(answer)
-    except UnreadableAnswer as error:
-        return f"HTTP {answer.status}, {len(answer.body)} bytes: {error}"
-    for name in _SHOWN:
-        value = document.get(name)
-        if isinstance(value, str | int | Decimal):
-            shown[name] = str(value)[:TEXT_CHARACTERS_MAX]
-    if code := decode_error_code(answer):
-        shown["error.code"] = code
-    fields = ", ".join(f"{name} {value}" for name, value in shown.items())
-    return f"HTTP {answer.status}: {fields}" if fields else f"HTTP {answer.status}"
+def describe(document: Document) -> list[tuple[str, str]]:
+    """What people may be shown of an answer: names, card ids and free text are not in it.
 
-
-def _document(answer: HttpAnswer) -> dict[str, Any]:
-    media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise UnreadableAnswer("the answer is not called JSON")
-    try:
-        document = parse_json(answer.body, bytes_max=len(answer.body))
-    except UnreadableDocument as error:
-        raise UnreadableAnswer(str(error)) from error
-    if not isinstance(document, dict):
-        raise UnreadableAnswer("the answer is no object")
-    return document
+    The texts are the vendor's own all the same and have to be cleaned of what may hide there.
+    """
+    fields = document.fields or {}
+    shown = [
+        (name, str(value)[:TEXT_CHARACTERS_MAX])
+        for name in _SHOWN
+        if isinstance(value := fields.get(name), str | int | Decimal)
+    ]
+    if code := decode_error_code(document):
+        shown.append(("error.code", code))
+    return shown
 
 
 def _transaction(line: dict[str, Any], currency: str) -> Transaction:

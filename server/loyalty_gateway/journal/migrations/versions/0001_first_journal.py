@@ -82,6 +82,7 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.BigInteger(), nullable=True),
         sa.Column("attempt_count", sa.Integer(), nullable=False),
         sa.Column("doubtful_attempts", sa.Integer(), nullable=False),
+        sa.Column("attempt_open", sa.Boolean(), nullable=False),
         sa.Column("recovery_tries", sa.Integer(), nullable=False),
         sa.Column("reason", sa.String(length=40), nullable=False),
         sa.Column("provider_code", sa.String(length=64), nullable=False),

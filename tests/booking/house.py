@@ -1,0 +1,324 @@
+"""The booking room as it runs: a real journal on disk, a real engine, and a played vendor."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+
+from loyalty_gateway.booking.calls import AccountKey, BookingCall, BookingKey
+from loyalty_gateway.booking.connections import Connections, Link, proof
+from loyalty_gateway.booking.engine import Engine
+from loyalty_gateway.booking.flights import Limits
+from loyalty_gateway.booking.judge import Policy
+from loyalty_gateway.domain.amounts import Money
+from loyalty_gateway.domain.booking import (
+    Answer,
+    Attempt,
+    Booking,
+    HistoryEntry,
+    State,
+)
+from loyalty_gateway.domain.errors import LoyaltyError
+from loyalty_gateway.domain.operations import Operation
+from loyalty_gateway.journal.journal import Journal
+from loyalty_gateway.journal.sealing import Keyring
+from loyalty_gateway.journal.writer import Change, Opened, Opening
+from tests.booking.vendor import RESEND_IS_SAFE, FakeVendor
+
+TENANT = "default"
+CARD = "6299123412341234"
+KEYRING = Keyring([("k1", b"s" * 32)], b"p" * 32)
+
+PATIENT = Policy(
+    schedule_s=(3_600.0,), then_every_s=3_600.0, settle_s=60.0, abandon_reserved_s=900.0
+)
+"""Recovery takes no step by itself while a test runs."""
+
+QUICK = Policy(
+    schedule_s=(0.01, 0.02, 0.05), then_every_s=0.1, settle_s=60.0, abandon_reserved_s=900.0
+)
+"""Recovery does in fractions of a second what it does in minutes."""
+
+
+class PlainCodec:
+    """An answer codec whose bytes can be read in a test; `breaks` makes it a bug of ours."""
+
+    def __init__(self) -> None:
+        self.breaks = False
+        self.calls = 0
+
+    def encode_answer(self, booking: Booking) -> bytes:
+        self.calls += 1
+        if self.breaks:
+            raise RuntimeError("the codec has a bug")
+        references = ",".join(reference.value for reference in booking.references)
+        # The count makes two encodings differ: equal bytes were stored, not made again.
+        return f"{booking.name} {booking.applied} {references} #{self.calls}".encode()
+
+    def encode_error(self, error: LoyaltyError) -> bytes:
+        self.calls += 1
+        if self.breaks:
+            raise RuntimeError("the codec has a bug")
+        return f"{error.reason} {error.booking} #{self.calls}".encode()
+
+
+Hook = Callable[[], Awaitable[None]]
+
+
+class HookedJournal(Journal):
+    """The real journal; a test may stand at its door and hold what goes in or comes out."""
+
+    def __init__(self, path: Path, boot_id: str) -> None:
+        super().__init__(path, boot_id)
+        self.after_open: Hook | None = None
+        self.before_change: Hook | None = None
+        self.after_change: Hook | None = None
+        self.before_find: Hook | None = None
+        self.before_due: Hook | None = None
+        self.after_next_due: Hook | None = None
+
+    async def open(self, opening: Opening) -> Opened:
+        opened = await super().open(opening)
+        if self.after_open is not None:
+            await self.after_open()
+        return opened
+
+    async def change(self, change: Change) -> bool:
+        if self.before_change is not None:
+            await self.before_change()
+        has_landed = await super().change(change)
+        if self.after_change is not None:
+            await self.after_change()
+        return has_landed
+
+    async def find(
+        self, tenant: str, *, booking_id: str = "", request_id: str = ""
+    ) -> Booking | None:
+        if self.before_find is not None:
+            await self.before_find()
+        return await super().find(tenant, booking_id=booking_id, request_id=request_id)
+
+    async def due(self, tenant: str, now: datetime, limit: int) -> Sequence[Booking]:
+        if self.before_due is not None:
+            await self.before_due()
+        return await super().due(tenant, now, limit)
+
+    async def next_due_time(self, tenant: str, after: datetime) -> datetime | None:
+        due_time = await super().next_due_time(tenant, after)
+        if self.after_next_due is not None:
+            await self.after_next_due()
+        return due_time
+
+    async def on_the_writers_connection(self, work: Callable[[Connection], Any]) -> Any:
+        """Runs in the writer's thread, where PRAGMAs of its connection can be set."""
+        assert self._writer is not None
+        return await self._writer.run(work)
+
+    async def fill_the_disk(self) -> None:
+        """From now on the file may not grow: SQLite itself answers "disk is full"."""
+
+        def work(connection: Connection) -> None:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+
+        await self.on_the_writers_connection(work)
+
+    async def clear_the_disk(self) -> None:
+        """The file may grow again."""
+
+        def work(connection: Connection) -> None:
+            connection.exec_driver_sql("PRAGMA max_page_count=1000000")
+
+        await self.on_the_writers_connection(work)
+
+    @asynccontextmanager
+    async def writer_held(self) -> AsyncIterator[None]:
+        """The writer's thread is busy for the length of the block, as on a slow disk."""
+        is_held, may_go = threading.Event(), threading.Event()
+
+        def work(_: Connection) -> None:
+            is_held.set()
+            may_go.wait(30)
+
+        held = asyncio.ensure_future(self.on_the_writers_connection(work))
+        await asyncio.to_thread(is_held.wait, 30)
+        try:
+            yield
+        finally:
+            may_go.set()
+            await held
+
+    @property
+    def writes_waiting(self) -> int:
+        """How many opens and changes wait for the writer."""
+        assert self._writer is not None
+        return len(self._writer._openings) + len(self._writer._changes)
+
+
+@dataclass(slots=True, kw_only=True)
+class House:
+    """One running engine with what it stands on."""
+
+    engine: Engine
+    journal: HookedJournal
+    vendor: FakeVendor
+    link: Link
+    codec: PlainCodec
+    is_stopped: bool = field(default=False)
+
+    async def book(self, request_id: str = "sale-0001", **changes: Any) -> Answer:
+        return await self.engine.book(a_call(request_id, **changes))
+
+    def booking_task(self, request_id: str = "sale-0001", **changes: Any) -> "asyncio.Task[Answer]":
+        """A caller in a task of its own."""
+        return asyncio.create_task(self.book(request_id, **changes))
+
+    async def fails(self, request_id: str = "sale-0001", **changes: Any) -> LoyaltyError:
+        """The error that a booking call ends with."""
+        return await failure(self.book(request_id, **changes))
+
+    async def find(self, request_id: str = "sale-0001") -> Booking | None:
+        return await self.journal.find(TENANT, request_id=request_id)
+
+    async def get(self, request_id: str = "sale-0001") -> Booking:
+        found = await self.find(request_id)
+        assert found is not None, "the booking is in the journal"
+        return found
+
+    async def cancel(self, request_id: str = "sale-0001") -> Booking:
+        return await self.engine.cancel(TENANT, BookingKey(request_id=request_id), in_s(10))
+
+    async def story(
+        self, request_id: str = "sale-0001"
+    ) -> tuple[Sequence[HistoryEntry], Sequence[Attempt]]:
+        booking = await self.get(request_id)
+        return await self.journal.story(TENANT, booking.booking_id)
+
+    async def moves(self, request_id: str = "sale-0001") -> list[State]:
+        """The states that a booking went through."""
+        return [entry.to_state for entry in (await self.story(request_id))[0]]
+
+    async def becomes(self, *states: State, request_id: str = "sale-0001") -> Booking:
+        """Waits until the booking stands at one of the states, by the journal's word."""
+
+        async def stands() -> bool:
+            booking = await self.find(request_id)
+            return booking is not None and booking.state in states
+
+        await until(stands)
+        return await self.get(request_id)
+
+    async def stop(self, timeout_s: float = 10.0) -> int:
+        """Stops once; 0 seconds leave what is in flight as a crash would."""
+        if self.is_stopped:
+            return 0
+        self.is_stopped = True
+        left = await self.engine.stop(timeout_s)
+        await self.journal.stop()
+        return left
+
+
+@asynccontextmanager
+async def open_house(
+    path: Path,
+    vendor: FakeVendor | None = None,
+    *,
+    policy: Policy = PATIENT,
+    limits: Limits | None = None,
+    boot_id: str = "boot-1",
+    promises: Mapping[str, bool] | None = None,
+    is_paused: bool = False,
+    connections: Mapping[str, FakeVendor] | None = None,
+    keyring: Keyring = KEYRING,
+    parallel_max: int = 8,
+    starts: bool = True,
+) -> AsyncIterator[House]:
+    """An engine on the journal at `path`, with one connection called `main` and any others."""
+    vendor = vendor or FakeVendor()
+    journal = HookedJournal(path, boot_id)
+    await journal.start(keyring.salt_check)
+    held = {RESEND_IS_SAFE: True} if promises is None else promises
+    vendors = {"main": vendor} if connections is None else connections
+    links = [
+        Link(
+            name,
+            played,
+            keyring.target_hash(played.target),
+            is_paused=is_paused,
+            proven={
+                promise: proof(promise, value, datetime.now(UTC), "for the test")
+                for promise, value in held.items()
+            },
+        )
+        for name, played in vendors.items()
+    ]
+    codec = PlainCodec()
+    engine = Engine(
+        journal,
+        keyring,
+        Connections(links),
+        codec,
+        limits=limits or Limits(),
+        policy=policy,
+        tenant=TENANT,
+        recovery_parallel_max=parallel_max,
+    )
+    house = House(
+        engine=engine,
+        journal=journal,
+        vendor=vendor,
+        link=links[0] if links else Link("none", vendor, b""),
+        codec=codec,
+    )
+    try:
+        if starts:
+            await engine.start(proves_itself=False)
+        yield house
+    finally:
+        await house.stop()
+
+
+def a_call(request_id: str = "sale-0001", *, within_s: float = 20.0, **changes: Any) -> BookingCall:
+    """A debit of 10.00 CHF; `changes` replace fields of the call."""
+    call = BookingCall(
+        tenant=TENANT,
+        operation=Operation.DEBIT_BALANCE,
+        request_id=request_id,
+        account=AccountKey("main", plain_id=CARD),
+        asked=Money("CHF", 1000),
+        deadline=in_s(within_s),
+    )
+    return replace(call, **changes)
+
+
+def in_s(seconds: float) -> float:
+    """Event-loop time so many seconds from now."""
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def failure(call: Awaitable[object]) -> LoyaltyError:
+    """The expected failure of a call."""
+    with pytest.raises(LoyaltyError) as caught:
+        await call
+    return caught.value
+
+
+async def until(condition: Callable[[], Awaitable[bool] | bool], limit_s: float = 20.0) -> None:
+    """Waits until the condition holds; a test that waits in vain fails."""
+    give_up = time.monotonic() + limit_s
+    while True:
+        holds = condition()
+        if not isinstance(holds, bool):
+            holds = await holds
+        if holds:
+            return
+        assert time.monotonic() < give_up, "waited in vain"
+        await asyncio.sleep(0.002)

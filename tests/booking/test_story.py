@@ -1,0 +1,302 @@
+"""A booking's story, read by somebody who was woken at night: who, what, and what comes next."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from loyalty_gateway.booking.calls import BookingKey
+from loyalty_gateway.booking.story import _FAULTS
+from loyalty_gateway.domain.booking import State, Story, WhoseFault
+from loyalty_gateway.domain.errors import LoyaltyError, Reason
+from tests.booking.house import CARD, QUICK, TENANT, House, failure, open_house
+from tests.booking.test_recovery import (
+    BOOKED,
+    crashed_while_resending,
+    crashed_while_sending,
+    kicked_to,
+    resolve,
+)
+from tests.booking.vendor import (
+    FakeVendor,
+    books,
+    breaks,
+    contradicts,
+    is_not_reached,
+    limits_the_rate,
+    loses_the_answer,
+    loses_the_request,
+    refuses,
+)
+
+
+async def told(house: House, request_id: str = "sale-0001") -> Story:
+    story = await house.engine.explain(TENANT, BookingKey(request_id=request_id))
+    times = [step.time for step in story.steps]
+    assert times == sorted(times), "a story is told in order"
+    assert CARD not in str(story), "no account id is shown"
+    return story
+
+
+def lines(story: Story) -> list[str]:
+    return [step.text for step in story.steps]
+
+
+def has(line: str, *words: str) -> None:
+    for word in words:
+        assert word in line, f"{word!r} is missing in: {line}"
+
+
+async def test_a_plain_success_is_three_lines_and_nobodys_fault(tmp_path: Path) -> None:
+    async with open_house(tmp_path / "journal") as house:
+        await house.book()
+        story = await told(house)
+
+    written, sent, done = lines(story)
+    has(written, "SENDING", "DebitBalance", "10.00 CHF", "••••1234", "main", "before anything was")
+    has(sent, "Attempt 1", "fakevendor", "HTTP 200", "it was booked", "200, complete")
+    has(done, "SUCCEEDED", "vendor confirmed")
+    assert story.whose_fault is WhoseFault.NOBODY
+    assert "done" in story.next_step
+    assert story.next_time is None
+    (attempt,) = [step.attempt for step in story.steps if step.attempt]
+    assert (attempt.request_text, attempt.answer_text) == ("POST /book", "200 booked")
+
+
+async def test_a_refusal_names_the_vendors_code_and_says_that_nothing_was_booked(
+    tmp_path: Path,
+) -> None:
+    async with open_house(tmp_path / "journal", FakeVendor(refuses())) as house:
+        await house.fails()
+        story = await told(house)
+
+    _, sent, done = lines(story)
+    has(sent, "HTTP 422", "insufficient_balance", "booked nothing", "rule: refusal")
+    has(done, "DECLINED", "refused")
+    assert story.whose_fault is WhoseFault.CALLER
+    has(story.next_step, "Nothing", "nothing was booked")
+
+
+async def test_a_lost_answer_that_was_found_tells_every_try_in_its_order(tmp_path: Path) -> None:
+    vendor = FakeVendor(loses_the_answer, is_not_reached, books)
+    async with open_house(tmp_path / "journal", vendor, policy=QUICK) as house:
+        await house.book()
+        story = await told(house)
+
+    told_lines = lines(story)
+    starts = [line.split(":")[0].split(" was ")[0].split(" did ")[0] for line in told_lines]
+    assert starts == [
+        "SENDING",
+        "Attempt 1",
+        "IN_DOUBT",
+        "IN_DOUBT",
+        "Attempt 2",
+        "IN_DOUBT",
+        "IN_DOUBT",
+        "Attempt 3",
+        "SUCCEEDED",
+    ]
+    has(told_lines[1], "no HTTP answer", "proves nothing", "read time-out")
+    has(told_lines[3], "again", "same id", "recovery")
+    has(told_lines[4], "did not leave again", "booked nothing", "connect refused")
+    has(told_lines[7], "sent again", "HTTP 200", "it was booked")
+    has(told_lines[8], "found to have been booked", "recovery")
+    assert story.whose_fault is WhoseFault.PROVIDER
+
+
+async def test_a_doubt_says_what_happens_next_and_when(tmp_path: Path) -> None:
+    async with open_house(tmp_path / "journal", FakeVendor(loses_the_answer)) as house:
+        await house.fails(within_s=0.4)
+        story = await told(house)
+        booking = await house.get()
+
+    has(lines(story)[-1], "IN_DOUBT", "proves nothing")
+    has(story.next_step, "sends the same booking again", "same id")
+    assert story.next_time == booking.next_attempt_time
+    assert story.next_time is not None
+    assert story.whose_fault is WhoseFault.PROVIDER
+
+
+async def test_a_refused_resend_does_not_make_the_doubt_the_callers_fault(tmp_path: Path) -> None:
+    policy = replace(QUICK, schedule_s=(0.01, 3_600))
+    vendor = FakeVendor(loses_the_answer, refuses())
+    async with open_house(tmp_path / "journal", vendor, policy=policy) as house:
+        await house.fails(within_s=0.6)
+        story = await told(house)
+
+    has(lines(story)[-2], "HTTP 422", "this attempt booked nothing")
+    has(lines(story)[-1], "IN_DOUBT", "not known")
+    assert story.whose_fault is WhoseFault.PROVIDER
+
+
+@pytest.mark.parametrize("is_contradiction", [True, False])
+async def test_a_review_tells_a_person_what_to_compare_and_which_command_records_it(
+    tmp_path: Path, is_contradiction: bool
+) -> None:
+    vendor = FakeVendor(contradicts if is_contradiction else loses_the_answer)
+    promises = None if is_contradiction else {"resend_is_safe": False}
+    async with open_house(tmp_path / "journal", vendor, promises=promises) as house:
+        await house.fails()
+        story = await told(house)
+
+    has(lines(story)[-1], "NEEDS_REVIEW", "person")
+    has(story.next_step, "statement", "loyalty bookings resolve")
+    assert story.next_time is None
+
+
+async def test_an_operators_finding_is_told_with_name_and_evidence(tmp_path: Path) -> None:
+    async with open_house(tmp_path / "journal", FakeVendor(contradicts)) as house:
+        await house.fails()
+        await resolve(house, BOOKED)
+        story = await told(house)
+
+    has(lines(story)[-1], "SUCCEEDED", "operator anna", "seen at the vendor", "statement line 7")
+
+
+async def test_a_tombstone_tells_that_the_cancel_came_first(tmp_path: Path) -> None:
+    async with open_house(tmp_path / "journal") as house:
+        await house.cancel()
+        await house.fails()
+        story = await told(house)
+
+    (line,) = lines(story)
+    has(line, "NOT_EXECUTED", "before the original arrived", "CancelBooking", "caller")
+    has(story.next_step, "closed", "nothing was booked")
+    assert story.booking.is_tombstone
+    assert story.whose_fault is WhoseFault.CALLER
+
+
+async def test_what_may_be_repeated_says_so_and_until_when(tmp_path: Path) -> None:
+    async with open_house(tmp_path / "journal", FakeVendor(is_not_reached)) as house:
+        await house.fails()
+        story = await told(house)
+        closed = await house.cancel()
+        afterwards = await told(house)
+
+    has(lines(story)[1], "did not leave for fakevendor", "booked nothing", "connect refused")
+    has(story.next_step, "Nothing is booked", "repeat the same request_id", "closed")
+    assert story.next_time is not None
+    has(lines(afterwards)[-1], "NOT_EXECUTED", "CancelBooking", "caller")
+    assert closed.state is State.NOT_EXECUTED
+
+
+async def test_a_spent_rate_limit_was_answered_and_is_the_vendors(tmp_path: Path) -> None:
+    async with open_house(tmp_path / "journal", FakeVendor(limits_the_rate(7))) as house:
+        await house.fails()
+        story = await told(house)
+
+    has(lines(story)[1], "was sent to", "HTTP 429", "booked nothing")
+    assert story.whose_fault is WhoseFault.PROVIDER
+
+
+async def test_a_caller_who_left_is_told_as_a_send_that_did_not_leave(tmp_path: Path) -> None:
+    async with open_house(tmp_path / "journal") as house:
+        is_open, may_go = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            is_open.set()
+            await may_go.wait()
+
+        house.journal.after_open = hold
+        caller = house.booking_task()
+        await is_open.wait()
+        caller.cancel()
+        await asyncio.gather(caller, return_exceptions=True)
+        may_go.set()
+        await house.becomes(State.RESERVED)
+        story = await told(house)
+
+    has(lines(story)[1], "did not leave for fakevendor", "the caller had left before")
+    assert story.whose_fault is WhoseFault.CALLER
+
+
+async def test_a_bug_of_ours_is_ours_and_shows_nothing_of_itself(tmp_path: Path) -> None:
+    async with open_house(tmp_path / "journal", FakeVendor(breaks)) as house:
+        await house.fails(within_s=0.4)
+        story = await told(house)
+
+    assert story.whose_fault is WhoseFault.GATEWAY
+    assert "secret" not in str(story)
+
+
+async def test_a_process_that_died_while_sending_is_told_where_it_happened(
+    tmp_path: Path,
+) -> None:
+    vendor = await crashed_while_sending(tmp_path / "journal", loses_the_answer)
+    async with open_house(tmp_path / "journal", vendor, policy=QUICK) as house:
+        await house.becomes(State.SUCCEEDED)
+        story = await told(house)
+
+    told_lines = lines(story)
+    has(told_lines[0], "SENDING", "before anything was sent")
+    has(told_lines[1], "Attempt 1", "proves nothing", "no recorded end")
+    has(told_lines[2], "IN_DOUBT", "the process that sent it is gone")
+    has(told_lines[-2], "Attempt 2", "HTTP 200")
+    has(told_lines[-1], "SUCCEEDED")
+    assert story.whose_fault is WhoseFault.GATEWAY
+
+
+async def test_a_process_that_died_while_resending_is_told_where_it_happened(
+    tmp_path: Path,
+) -> None:
+    await crashed_while_resending(tmp_path / "journal")
+    vendor = FakeVendor(loses_the_request)
+    async with open_house(tmp_path / "journal", vendor, policy=QUICK) as house:
+        await kicked_to(house, State.SUCCEEDED)
+        story = await told(house)
+
+    told_lines = lines(story)
+    numbers = [line.split()[1] for line in told_lines if line.startswith("Attempt")]
+    assert numbers == ["1", "2", "3", "4"]
+    place = next(number for number, line in enumerate(told_lines) if "no recorded end" in line)
+    has(told_lines[place - 1], "sends it again under the same id")
+    has(told_lines[place + 1], "sends it again under the same id")
+
+
+async def test_an_unknown_booking_has_no_story(tmp_path: Path) -> None:
+    async with open_house(tmp_path / "journal") as house:
+        error = await failure(
+            house.engine.explain(TENANT, BookingKey(request_id="never-seen"))
+        )
+
+    assert isinstance(error, LoyaltyError)
+    assert error.reason is Reason.NOT_FOUND
+
+
+BEFORE_A_BOOKING_EXISTS = {
+    Reason.REQUEST_INVALID,
+    Reason.REQUEST_ID_REUSED,
+    Reason.CANCEL_NOT_POSSIBLE,
+    Reason.RESOLUTION_NOT_POSSIBLE,
+    Reason.ORIGINAL_NOT_FOUND,
+    Reason.ORIGINAL_NOT_REVERSIBLE,
+    Reason.ACCOUNT_ON_HOLD,
+    Reason.CURRENCY_NOT_ACCEPTED,
+    Reason.CAPABILITY_NOT_SUPPORTED,
+    Reason.FIELD_REQUIRED_BY_PROVIDER,
+    Reason.CONNECTION_NOT_FOUND,
+    Reason.CONNECTION_PAUSED,
+    Reason.UNAUTHENTICATED,
+    Reason.SCOPE_MISSING,
+    Reason.NOT_FOUND,
+    Reason.OVERLOADED,
+    Reason.TENANT_LIMITED,
+    Reason.DRAINING,
+    Reason.DATA_LOSS,
+}
+"""A booking never carries these: the call was refused before, or speaks of another one."""
+
+TOLD_BY_THE_STATE = {
+    Reason.BOOKING_IN_DOUBT,
+    Reason.BOOKING_IN_PROGRESS,
+    Reason.BOOKING_NEEDS_REVIEW,
+    Reason.BOOKING_NOT_EXECUTED,
+    Reason.BOOKING_REVERSED,
+    Reason.ALREADY_REVERSED,
+}
+"""These say where a booking stands; its own reason says why."""
+
+
+def test_every_reason_that_a_booking_can_carry_is_somebodys_fault() -> None:
+    assert set(_FAULTS) == set(Reason) - BEFORE_A_BOOKING_EXISTS - TOLD_BY_THE_STATE

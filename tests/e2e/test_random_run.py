@@ -1,0 +1,372 @@
+"""Half a minute of callers, faults, cancellations and kills at random; then nothing is wrong."""
+
+import asyncio
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from loyalty.v1 import balance_pb2, types_pb2
+from loyalty_gateway.sandbox.faults import FAULTS
+from loyalty_gateway.supervisor import PROOF_CARD
+from tests.e2e.caller import (
+    BOOKINGS,
+    BookingRequest,
+    Reply,
+    top_up,
+)
+from tests.e2e.checker import Heard, Move, Row, World, read_journal, violations
+from tests.e2e.conftest import open_house
+from tests.e2e.house import House, until
+from tests.e2e.vendor import Effect, Exchange
+
+SEED = int(os.environ.get("LOYALTY_TEST_SEED", "20261121"))
+RUN_S = float(os.environ.get("LOYALTY_TEST_RANDOM_RUN_S", "30"))
+CALLERS = 8
+KILLS = 3
+THINKING_S_MAX = 0.08
+QUIESCE_S = 60.0
+SETTINGS = {
+    "RECOVERY__SCHEDULE_S": "[0.3, 0.5, 1, 1, 2]",
+    "RECOVERY__THEN_EVERY_S": "2",
+    "PROVIDER__ATTEMPT_TOTAL_S": "1.0",
+    "PROVIDER__CONNECT_S": "0.5",
+    # So long after a doubt a refusal is believed to speak of the first attempt too.
+    "ENGINE__SETTLE_S": "3",
+}
+SLOW_S = "1.5"
+# The second is empty and the third blocked: refusals belong to a day like any other.
+CARDS = ("10480", "10491", "10490", "10472", *(fault.card for fault in FAULTS))
+CARD_WEIGHTS = (60, 4, 4, 20, *(2 for _ in FAULTS))
+
+
+@dataclass(slots=True)
+class Run:
+    """What all callers share: the house, whether it is open, and what was heard in it."""
+
+    house: House
+    ends_at: float
+    is_open: asyncio.Event = field(default_factory=asyncio.Event)
+    heard: list[Heard] = field(default_factory=list)
+    cancels: Counter[str] = field(default_factory=Counter)
+    exchanges: dict[int, Exchange] = field(default_factory=dict)
+    leavers: int = 0
+    kills: int = 0
+
+    async def book(
+        self, request: BookingRequest, *, timeout_s: float = 10.0, fault: str = ""
+    ) -> Reply:
+        reply = await self.house.caller.call(request, timeout_s=timeout_s, fault=fault)
+        self.heard.append(Heard(request, reply))
+        return reply
+
+    async def cancel(self, request_id: str) -> Reply:
+        reply = await self.house.caller.cancel(request_id)
+        self.cancels[reply.reason or reply.code.name] += 1
+        return reply
+
+    async def kill_now_and_then(self) -> None:
+        """Ends the server without a word, at equal distances, and starts it again."""
+        for number in range(1, KILLS + 1):
+            kill_at = self.ends_at - RUN_S * (1 - number / (KILLS + 1))
+            await asyncio.sleep(max(0.0, kill_at - time.monotonic()))
+            await self.look_at_the_vendor()
+            self.is_open.clear()
+            await self.house.kill_server()
+            await self.house.start_server()
+            self.kills += 1
+            self.is_open.set()
+
+    async def look_at_the_vendor(self) -> None:
+        """Keeps the vendor's log, of which it forgets the oldest lines."""
+        self.exchanges |= {it.number: it for it in await self.house.vendor.exchanges()}
+
+
+@dataclass(slots=True)
+class Till:
+    """One caller: it books, repeats, mistakes, gives up and leaves, as its own chance says."""
+
+    run: Run
+    number: int
+    chance: random.Random
+    mine: list[BookingRequest] = field(default_factory=list)
+    faults_met: int = 0
+
+    async def live(self) -> None:
+        acts: dict[Callable[[], Awaitable[object]], int] = {
+            self.book_new: 60,
+            self.repeat_old: 14,
+            self.reuse_a_request_id: 6,
+            self.leave_early: 8,
+            self.cancel_old: 5,
+            self.cancel_before: 3,
+            self.book_where_nobody_answers: 4,
+        }
+        while time.monotonic() < self.run.ends_at:
+            await self.run.is_open.wait()
+            [act] = self.chance.choices(list(acts), list(acts.values()))
+            await act()
+            # Customers take a moment; without it the callers would measure themselves.
+            await asyncio.sleep(self.chance.uniform(0.0, THINKING_S_MAX))
+
+    def new_request(self) -> BookingRequest:
+        make = self.chance.choice(list(BOOKINGS.values()))
+        [card] = self.chance.choices(CARDS, CARD_WEIGHTS)
+        request: BookingRequest = make(self.chance.randint(1, 40), card)
+        self.mine.append(request)
+        return request
+
+    def fault(self) -> str:
+        """None mostly, else the next of the table, so that each has its turn."""
+        if self.chance.random() > 0.3:
+            return ""
+        self.faults_met += 1
+        return FAULTS[(self.number + self.faults_met) % len(FAULTS)].name
+
+    async def book_new(self) -> None:
+        request = self.new_request()
+        timeout_s = self.chance.choice([10.0, 10.0, 10.0, 0.6])
+        reply = await self.run.book(request, timeout_s=timeout_s, fault=self.fault())
+        if not reply.is_final and self.chance.random() < 0.5:
+            await self.run.is_open.wait()
+            await self.run.book(request)
+
+    async def repeat_old(self) -> None:
+        if self.mine:
+            await self.run.book(self.chance.choice(self.mine), timeout_s=3.0)
+
+    async def reuse_a_request_id(self) -> None:
+        """Another content under a request_id that was used, or whose first call never arrived."""
+        if not self.mine:
+            return
+        old = self.chance.choice(self.mine)
+        other = BOOKINGS["TopUpBalance"](self.chance.randint(41, 90), "10480")
+        other.request_id = old.request_id
+        self.mine.append(other)
+        await self.run.book(other, timeout_s=3.0)
+
+    async def leave_early(self) -> None:
+        call = asyncio.create_task(self.run.book(self.new_request(), fault=self.fault()))
+        done, _ = await asyncio.wait({call}, timeout=self.chance.uniform(0.0, 0.03))
+        if not done:
+            call.cancel()
+            await asyncio.wait({call})
+            self.run.leavers += 1
+
+    async def cancel_old(self) -> None:
+        if self.mine:
+            await self.run.cancel(self.chance.choice(self.mine).request_id)
+
+    async def cancel_before(self) -> None:
+        request = self.new_request()
+        await self.run.cancel(request.request_id)
+        await self.run.is_open.wait()
+        await self.run.book(request, timeout_s=3.0)
+
+    async def book_where_nobody_answers(self) -> None:
+        request = top_up(self.chance.randint(1, 40), connection="cashassist-down")
+        self.mine.append(request)
+        await self.run.book(request, timeout_s=5.0)
+
+    async def come_to_rest(self) -> None:
+        """Hears the end of everything that it began, or closes what cannot begin."""
+        for request in self.mine:
+
+            async def is_over(request: BookingRequest = request) -> bool:
+                reply = await self.run.book(request)
+                if reply.reason == "PROVIDER_UNREACHABLE":
+                    await self.run.cancel(request.request_id)
+                return reply.is_final or reply.reason == "REQUEST_ID_REUSED"
+
+            await until(is_over, f"the end of {request.request_id}", QUIESCE_S)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    options = ["--slow-s", SLOW_S]
+    async with open_house(tmp_path / "house", settings=SETTINGS, player_options=options) as house:
+        yield house
+
+
+async def test_nothing_is_lost_doubled_or_contradicted(house: House) -> None:
+    run = Run(house, time.monotonic() + RUN_S)
+    run.is_open.set()
+    tills = [Till(run, number, random.Random(SEED * 100 + number)) for number in range(CALLERS)]
+
+    async with asyncio.timeout(RUN_S + 20):
+        await asyncio.gather(run.kill_now_and_then(), *(till.live() for till in tills))
+    async with asyncio.timeout(QUIESCE_S):
+        await asyncio.gather(*(till.come_to_rest() for till in tills))
+    await run.look_at_the_vendor()
+
+    rows, moves = read_journal(house.home.journal)
+    effects = [it for it in await house.vendor.effects() if it.card != PROOF_CARD]
+    wrong = violations(World(run.heard, effects, rows, moves))
+    assert not wrong, f"seed {SEED}:\n" + "\n".join(wrong)
+    assert_not_vacuous(run, effects, rows, moves)
+
+
+def assert_not_vacuous(run: Run, effects: list[Effect], rows: list[Row], moves: list[Move]) -> None:
+    """A run in which little happened has proven nothing."""
+    keys = {heard.request.request_id for heard in run.heard}
+    acked = {heard.request.request_id for heard in run.heard if heard.reply.is_ok}
+    reasons = Counter(heard.reply.reason for heard in run.heard)
+    states = Counter(row.state for row in rows)
+    fired = Counter(it.fault for it in run.exchanges.values() if it.fault)
+    resent = sum(move.before == "IN_DOUBT" and move.after == "SUCCEEDED" for move in moves)
+    facts = f"{len(keys)} keys, {len(acked)} acked, {reasons}, {states}, {fired}, {run.cancels}"
+
+    assert run.kills == KILLS
+    assert len(keys) >= 100 and len(effects) >= 50, facts
+    assert len(acked) >= 0.3 * len(keys), facts
+    assert set(fired) == {fault.name for fault in FAULTS}, facts
+    assert reasons["REQUEST_ID_REUSED"] >= 1, facts
+    assert reasons["BOOKING_IN_DOUBT"] + reasons["BOOKING_IN_PROGRESS"] >= 1, facts
+    assert reasons["CANCELLED_BEFORE_ARRIVAL"] >= 1, facts
+    assert reasons["PROVIDER_UNREACHABLE"] >= 1, facts
+    assert sum(heard.reply.is_replayed for heard in run.heard) >= 1, facts
+    assert run.cancels["OK"] >= 1 and run.cancels["CANCEL_NOT_POSSIBLE"] >= 1, facts
+    assert {"SUCCEEDED", "DECLINED", "NOT_EXECUTED"} <= set(states), facts
+    assert run.leavers >= 1 and resent >= 1, facts
+    # Cut off by a kill: told nothing at all, which is what unknown looks like.
+    assert any(heard.reply.code is grpc.StatusCode.UNAVAILABLE for heard in run.heard), facts
+
+
+# --- the checker itself ---------------------------------------------------------------------
+
+
+def sound_world() -> World:
+    """One booking that went well after a doubt and one that was refused; nothing is wrong."""
+    request, refused = top_up(100), BOOKINGS["DebitBalance"](5, "10491")
+    effect = Effect(90_001, "key-1", "10480", "refill", 100, 0, request.request_id)
+    return World(
+        heard=[Heard(request, executed(effect)), Heard(refused, not_executed())],
+        effects=[effect],
+        rows=[
+            Row("b1", request.request_id, "SUCCEEDED", "key-1", request.request_id, (100, 0)),
+            Row("b2", refused.request_id, "DECLINED", "key-2", refused.request_id, (-5, 0)),
+        ],
+        moves=[
+            Move("b1", 1, "", "SENDING"),
+            Move("b1", 2, "SENDING", "IN_DOUBT"),
+            Move("b1", 3, "IN_DOUBT", "IN_DOUBT"),
+            Move("b1", 4, "IN_DOUBT", "SUCCEEDED"),
+            Move("b2", 1, "", "SENDING"),
+            Move("b2", 2, "SENDING", "DECLINED"),
+        ],
+    )
+
+
+def executed(effect: Effect) -> Reply:
+    booking = types_pb2.Booking(
+        state=types_pb2.BOOKING_STATE_SUCCEEDED,
+        final=True,
+        provider_references=[types_pb2.ProviderReference(value=effect.transaction_id)],
+    )
+    response = balance_pb2.TopUpBalanceResponse(booking=booking)
+    return Reply(grpc.StatusCode.OK, response.SerializeToString(), response)
+
+
+def not_executed(reason: str = "INSUFFICIENT_BALANCE", *, is_final: bool = True) -> Reply:
+    metadata = {"outcome": "NOT_EXECUTED", "final": "true" if is_final else "false"}
+    if reason == "REQUEST_ID_REUSED":
+        metadata = {}
+    status = status_pb2.Status(code=grpc.StatusCode.FAILED_PRECONDITION.value[0])
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, metadata=metadata))
+    return Reply(grpc.StatusCode.FAILED_PRECONDITION, status_bytes=status.SerializeToString(True))
+
+
+def doubled(world: World) -> World:
+    [effect] = world.effects
+    return replace(world, effects=[effect, replace(effect, number=90_002)])
+
+
+def lost(world: World) -> World:
+    return replace(world, effects=[])
+
+
+def booked_under_a_new_key(world: World) -> World:
+    [effect] = world.effects
+    return replace(world, effects=[replace(effect, idempotency_key="key-9")])
+
+
+def booked_another_amount(world: World) -> World:
+    [effect] = world.effects
+    return replace(world, effects=[replace(effect, amount_minor=101)])
+
+
+def booked_what_was_refused(world: World) -> World:
+    refused = world.heard[1].request
+    effect = Effect(90_002, "key-2", "10491", "withdraw", -5, 0, refused.request_id)
+    return replace(world, effects=[*world.effects, effect])
+
+
+def answered_with_a_strangers_number(world: World) -> World:
+    [effect] = world.effects
+    request = world.heard[0].request
+    wrong = Heard(request, executed(replace(effect, number=90_007)))
+    return replace(world, heard=[wrong, world.heard[1]])
+
+
+def contradicted(world: World) -> World:
+    late = Heard(world.heard[0].request, not_executed("BOOKING_NOT_EXECUTED"))
+    return replace(world, heard=[*world.heard, late])
+
+
+def booked_a_second_content(world: World) -> World:
+    reused = Heard(world.heard[0].request, not_executed("REQUEST_ID_REUSED"))
+    return replace(world, heard=[*world.heard, reused])
+
+
+def left_open(world: World) -> World:
+    rows = [replace(world.rows[0], state="IN_DOUBT"), world.rows[1]]
+    return replace(world, rows=rows)
+
+
+def undone(world: World) -> World:
+    rows = [world.rows[0], replace(world.rows[1], state="REVERSED")]
+    return replace(world, rows=rows)
+
+
+def history_with_a_gap(world: World) -> World:
+    return replace(world, moves=[move for move in world.moves if move.sequence != 3])
+
+
+def history_that_jumps(world: World) -> World:
+    return replace(world, moves=[*world.moves[:-1], Move("b2", 2, "RESERVED", "DECLINED")])
+
+
+PLANTED: dict[str, tuple[Callable[[World], World], set[str]]] = {
+    "doubled": (doubled, {"I1", "I2", "I3", "I5"}),
+    "lost": (lost, {"I1", "I2", "I5"}),
+    "new key": (booked_under_a_new_key, {"I5", "I6"}),
+    "other amount": (booked_another_amount, {"I1", "I2", "I6"}),
+    "refused and booked": (booked_what_was_refused, {"I1", "I4", "I5"}),
+    "stranger's number": (answered_with_a_strangers_number, {"I2"}),
+    "contradicted": (contradicted, {"I4", "I7"}),
+    "second content": (booked_a_second_content, {"I8"}),
+    "left open": (left_open, {"I1", "I10", "I11"}),
+    "undone": (undone, {"I9", "I11"}),
+    "gap": (history_with_a_gap, {"I11"}),
+    "jump": (history_that_jumps, {"I11"}),
+}
+
+
+def test_the_checker_finds_nothing_wrong_in_a_sound_world() -> None:
+    assert violations(sound_world()) == []
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_the_checker_finds_what_was_planted(name: str) -> None:
+    plant, expected = PLANTED[name]
+
+    found = {line.partition(":")[0] for line in violations(plant(sound_world()))}
+
+    assert found == expected

@@ -1,0 +1,120 @@
+"""Bookings as the journal's tests write them, and a journal that is open for a test."""
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, event
+
+from loyalty_gateway.domain.amounts import Money
+from loyalty_gateway.domain.booking import Booking, State
+from loyalty_gateway.domain.operations import Operation, Order, RecoveryMode
+from loyalty_gateway.journal.journal import Journal
+from loyalty_gateway.journal.writer import Change, Opening
+
+TENANT = "default"
+T0 = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+CHECK = b"c" * 16
+
+_numbers = itertools.count(1)
+
+
+def a_booking(**changes: Any) -> Booking:
+    """A booking as write 1 stores it, with a request_id and an outbound id of its own."""
+    number = next(_numbers)
+    created = T0 + timedelta(seconds=number)
+    booking = Booking(
+        tenant=TENANT,
+        booking_id=f"b-{number:08}",
+        request_id=f"sale-{number:08}",
+        state=State.SENDING,
+        create_time=created,
+        operation=Operation.DEBIT_BALANCE,
+        connection="main",
+        provider="fakevendor",
+        account_hash=b"account",
+        account_sealed=b"sealed",
+        account_token="k1.token",
+        masked_id="••••1234",
+        fingerprint=b"fingerprint",
+        order=Order(Operation.DEBIT_BALANCE, "", Money("CHF", 1000)),
+        outbound_id=f"o-{number:08}",
+        target_hash=b"target",
+        recovery_mode=RecoveryMode.SAFE_RESEND,
+        owner="boot-1",
+        lease_until=created + timedelta(seconds=30),
+        next_attempt_time=created + timedelta(seconds=30),
+        attempt_count=1,
+        doubtful_attempts=1,
+        first_sent_time=created,
+        sent_time=created,
+    )
+    return replace(booking, **changes)
+
+
+def succeeded(booking: Booking, answer: bytes = b"answer") -> Change:
+    """The settle of a booking that the vendor confirmed."""
+    after = replace(
+        booking,
+        state=State.SUCCEEDED,
+        epoch=booking.epoch + 1,
+        owner="",
+        lease_until=None,
+        next_attempt_time=None,
+        settle_time=booking.create_time + timedelta(seconds=1),
+        applied=booking.asked,
+        answer_bytes=answer,
+    )
+    return Change(booking, after, "caller")
+
+
+def moved(booking: Booking, state: State, **changes: Any) -> Change:
+    """Any move of a booking."""
+    after = replace(booking, state=state, epoch=booking.epoch + 1, **changes)
+    return Change(booking, after, "caller")
+
+
+async def opened(journal: Journal, **changes: Any) -> Booking:
+    """A new booking that is on disk."""
+    booking = a_booking(**changes)
+    result = await journal.open(Opening(booking, "caller"))
+    assert result.is_new
+    return booking
+
+
+@asynccontextmanager
+async def open_journal(
+    path: Path, *, boot_id: str = "boot-1", kind: type[Journal] = Journal
+) -> AsyncIterator[Journal]:
+    journal = kind(path, boot_id)
+    try:
+        await journal.start(CHECK)
+        yield journal
+    finally:
+        await journal.stop()
+
+
+def engine_of(journal: Journal) -> Engine:
+    """The engine behind a journal that was started."""
+    assert journal._engine is not None
+    return journal._engine
+
+
+@contextmanager
+def commits_counted(journal: Journal) -> Iterator[list[int]]:
+    """Appends the number of statements of each transaction that is committed."""
+    engine = engine_of(journal)
+    commits: list[int] = []
+
+    def on_commit(_: object) -> None:
+        commits.append(1)
+
+    event.listen(engine, "commit", on_commit)
+    try:
+        yield commits
+    finally:
+        event.remove(engine, "commit", on_commit)

@@ -1,0 +1,268 @@
+"""Every booking that can be reads back from SQLite exactly as it was written."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, create_engine, insert, select
+
+from loyalty_gateway.domain.amounts import CURRENCY_EXPONENTS, MINOR_MAX, Amount, Money, Points
+from loyalty_gateway.domain.booking import Attempt, AttemptKind, Booking, Intent, State
+from loyalty_gateway.domain.errors import Fate, LoyaltyError, Proves, Reason
+from loyalty_gateway.domain.operations import (
+    BOOKING_OPERATIONS,
+    Balance,
+    InDoubtPolicy,
+    Order,
+    ReceiptLine,
+    RecoveryMode,
+    Reference,
+    Sale,
+)
+from loyalty_gateway.journal import schema
+from loyalty_gateway.journal.rows import (
+    attempt_from_row,
+    attempt_row,
+    booking_from_row,
+    booking_row,
+    from_us,
+    mutable_row,
+    to_us,
+)
+from tests.journal.rows import a_booking, succeeded
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+times = st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))
+counts = st.integers(0, 10_000)
+monies = st.builds(
+    Money, st.sampled_from(sorted(CURRENCY_EXPONENTS)), st.integers(-MINOR_MAX, MINOR_MAX)
+)
+points = st.builds(Points, st.integers(-MINOR_MAX, MINOR_MAX), texts)
+amounts: st.SearchStrategy[Amount] = st.one_of(monies, points)
+sales = st.builds(Sale, **dict.fromkeys(Sale.__slots__, texts))
+orders = st.builds(
+    Order,
+    operation=st.sampled_from(sorted(BOOKING_OPERATIONS)),
+    account_id=st.just(""),
+    asked=amounts,
+    allow_partial=st.booleans(),
+    money_value=st.none() | monies,
+    redemption_kind=texts,
+    sale=sales,
+    in_doubt_policy=st.sampled_from(InDoubtPolicy),
+)
+
+
+@st.composite
+def bookings(draw: st.DrawFn) -> Booking:
+    """A booking in any state, with anything in it that the journal stores."""
+    order = draw(orders)
+    applied: Amount | None = None
+    if draw(st.booleans()):
+        value = draw(st.integers(0, MINOR_MAX))
+        asked = order.asked
+        applied = (
+            Money(asked.currency, value) if isinstance(asked, Money) else Points(value, asked.unit)
+        )
+    state = draw(st.sampled_from(State))
+    return Booking(
+        tenant=draw(names),
+        booking_id=draw(names),
+        request_id=draw(names),
+        state=state,
+        create_time=draw(times),
+        operation=order.operation,
+        connection=draw(texts),
+        provider=draw(texts),
+        account_hash=draw(st.binary(max_size=32)),
+        account_sealed=draw(st.none() | st.binary(max_size=64)),
+        account_token=draw(texts),
+        masked_id=draw(texts),
+        fingerprint=draw(st.binary(max_size=33)),
+        order=order,
+        outbound_id=draw(names),
+        target_hash=draw(st.binary(max_size=16)),
+        recovery_mode=draw(st.sampled_from(RecoveryMode)),
+        trace_parent=draw(texts),
+        original_booking=draw(texts),
+        intent=draw(st.sampled_from(Intent)),
+        epoch=draw(st.integers(1, 2**62)),
+        owner=draw(texts),
+        lease_until=draw(st.none() | times),
+        attempt_count=draw(counts),
+        doubtful_attempts=draw(counts),
+        recovery_tries=draw(counts),
+        reason=draw(st.none() | st.sampled_from(Reason)),
+        provider_code=draw(texts),
+        applied=applied,
+        balances_after=tuple(
+            draw(st.lists(st.builds(Balance, amounts, st.none() | times), max_size=3))
+        ),
+        references=tuple(draw(st.lists(st.builds(Reference, texts, texts), max_size=3))),
+        receipt_lines=tuple(
+            draw(st.lists(st.builds(ReceiptLine, texts, texts, st.none() | monies), max_size=3))
+        ),
+        answer_bytes=draw(
+            st.binary(max_size=64) if state is State.SUCCEEDED else st.none() | st.binary()
+        ),
+        status_bytes=draw(st.none() | st.binary(max_size=64)),
+        first_sent_time=draw(st.none() | times),
+        sent_time=draw(st.none() | times),
+        doubt_time=draw(st.none() | times),
+        settle_time=draw(st.none() | times),
+        next_attempt_time=draw(st.none() | times),
+    )
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[Connection]:
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
+        schema.metadata.create_all(connection)
+        connection.commit()
+        yield connection
+    engine.dispose()
+
+
+def stored(connection: Connection, booking: Booking) -> Booking:
+    connection.execute(insert(schema.booking).values(booking_row(booking)))
+    row = connection.execute(select(schema.booking)).mappings().one()
+    try:
+        return booking_from_row(row)
+    finally:
+        connection.rollback()
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(booking=bookings())
+def test_a_booking_reads_back_exactly_as_it_was_written(
+    connection: Connection, booking: Booking
+) -> None:
+    assert stored(connection, booking) == booking
+
+
+def test_a_tombstone_reads_back_exactly(connection: Connection) -> None:
+    tombstone = Booking(
+        tenant="default",
+        booking_id="b-1",
+        request_id="sale-0001",
+        state=State.NOT_EXECUTED,
+        create_time=datetime(2026, 11, 21, tzinfo=UTC),
+        reason=Reason.CANCELLED_BEFORE_ARRIVAL,
+    )
+    found = stored(connection, tombstone)
+
+    assert found == tombstone
+    assert found.is_tombstone
+
+
+@pytest.mark.parametrize("value", [MINOR_MAX, -MINOR_MAX, 1, 2**53 + 1])
+def test_no_amount_passes_through_a_float(connection: Connection, value: int) -> None:
+    """2 ** 53 + 1 is the first whole number that a float cannot hold."""
+    order = Order(next(iter(BOOKING_OPERATIONS)), "", Money("CHF", value))
+    booking = a_booking(order=order, operation=order.operation, applied=Money("CHF", value))
+    found = stored(connection, booking)
+
+    assert (found.asked, found.applied) == (Money("CHF", value), Money("CHF", value))
+    assert isinstance(found.applied, Money) and type(found.applied.minor) is int
+
+
+@given(
+    st.builds(
+        Attempt,
+        number=st.integers(1, 10_000),
+        kind=st.sampled_from(AttemptKind),
+        start_time=times,
+        end_time=st.none() | times,
+        fate=st.sampled_from(Fate),
+        proves=st.sampled_from(Proves),
+        reason=st.none() | st.sampled_from(Reason),
+        http_status=st.none() | st.integers(100, 599),
+        provider_code=texts,
+        rule=texts,
+        request_text=texts,
+        answer_text=texts,
+    )
+)
+def test_an_attempt_reads_back_exactly_as_it_was_written(attempt: Attempt) -> None:
+    assert attempt_from_row(attempt_row("default", "b-1", attempt)) == attempt  # type: ignore[arg-type]
+
+
+@given(times)
+def test_times_are_kept_to_the_microsecond(time: datetime) -> None:
+    assert from_us(to_us(time)) == time
+
+
+def test_a_change_rewrites_every_column_that_may_change_and_no_other() -> None:
+    booking = a_booking()
+
+    assert set(mutable_row(booking)) == set(schema.MUTABLE)
+    assert set(booking_row(booking)) == set(schema.booking.c.keys())
+
+
+def test_a_plain_account_id_cannot_be_written_by_mistake() -> None:
+    booking = a_booking()
+    assert booking.order is not None
+    careless = replace(booking, order=replace(booking.order, account_id="6299123412341234"))
+    with pytest.raises(AssertionError):
+        booking_row(careless)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("answer_bytes", b"anzwer"),
+        ("answer_sha256", b"0" * 32),
+        ("answer_sha256", None),
+    ],
+)
+def test_a_stored_answer_that_was_damaged_is_never_repeated(column: str, value: object) -> None:
+    row = {**booking_row(succeeded(a_booking()).after), column: value}
+    with pytest.raises(LoyaltyError) as caught:
+        booking_from_row(row)  # type: ignore[arg-type]
+
+    assert caught.value.reason is Reason.DATA_LOSS
+    assert caught.value.fate is None
+
+
+def test_a_stored_refusal_that_was_damaged_is_never_repeated() -> None:
+    declined = replace(a_booking(), state=State.DECLINED, status_bytes=b"refused")
+    row = {**booking_row(declined), "status_bytes": b"refuzed"}
+    with pytest.raises(LoyaltyError) as caught:
+        booking_from_row(row)  # type: ignore[arg-type]
+
+    assert caught.value.reason is Reason.DATA_LOSS
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("state", "ELSEWHERE"),
+        ("reason", "A_REASON_OF_A_NEWER_PROGRAM"),
+        ("recovery_mode", "TELEPATHY"),
+        ("operation", "Cards.Eat"),
+        ("order_content", "{"),
+        ("order_content", "{}"),
+        ("order_content", '{"sale": {"shoe_size": "44"}}'),
+        ("result_content", "[]"),
+        ("create_time", "yesterday"),
+    ],
+)
+def test_a_row_that_cannot_be_understood_is_data_loss_and_names_its_booking(
+    column: str, value: object
+) -> None:
+    booking = a_booking()
+    row = {**booking_row(booking), column: value}
+    with pytest.raises(LoyaltyError) as caught:
+        booking_from_row(row)  # type: ignore[arg-type]
+
+    assert caught.value.reason is Reason.DATA_LOSS
+    assert caught.value.booking == booking.name
