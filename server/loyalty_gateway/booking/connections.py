@@ -51,8 +51,7 @@ class Link:
         if not offer or booking.first_sent_time is None:
             return Means(RecoveryMode.MANUAL)
         is_same_target = (
-            booking.target_hash == self.target_hash
-            or self.promise("keys_survive_rotation").value
+            booking.target_hash == self.target_hash or self.promise("keys_survive_rotation").value
         )
         # Half of the vendor's memory: a key that it has forgotten would book a second time.
         until = booking.first_sent_time + timedelta(seconds=self.adapter.key_lifetime_s / 2)

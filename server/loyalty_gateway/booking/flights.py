@@ -178,9 +178,7 @@ class Flights:
         landed = await self._wait(flight, booking, call.deadline)
         self._same_request(landed.booking, booking)
         if landed.booking.state is State.IN_DOUBT:
-            settled = await self._watch(
-                landed.booking, call.deadline, is_kicked=landed.is_replayed
-            )
+            settled = await self._watch(landed.booking, call.deadline, is_kicked=landed.is_replayed)
             landed = replace(landed, booking=settled)
         return self._answer(landed, is_replayed=landed.is_replayed or not is_mine)
 
@@ -223,8 +221,7 @@ class Flights:
                 Reason.FIELD_REQUIRED_BY_PROVIDER,
                 f"This vendor needs {', '.join(missing)}.",
                 violations=tuple(
-                    Violation(name, "is required by this connection's vendor")
-                    for name in missing
+                    Violation(name, "is required by this connection's vendor") for name in missing
                 ),
                 **where,
             )
@@ -234,9 +231,7 @@ class Flights:
         now = self._journal.now()
         booking_id = _uuid7(now)
         lease_until = now + timedelta(seconds=self._limits.lease_s)
-        account_hash = self._keyring.account_hash(
-            call.tenant, link.connection, order.account_id
-        )
+        account_hash = self._keyring.account_hash(call.tenant, link.connection, order.account_id)
         return Booking(
             tenant=call.tenant,
             booking_id=booking_id,
@@ -419,9 +414,7 @@ class Flights:
                 send_by = loop.time() + self._limits.send_by_s
                 reopened = await self._reopen(known, link, call)
                 if reopened is None:
-                    now_known = await self._journal.find(
-                        call.tenant, request_id=call.request_id
-                    )
+                    now_known = await self._journal.find(call.tenant, request_id=call.request_id)
                     assert now_known is not None, "bookings are not deleted"
                     return _Landed(now_known, is_replayed=True)
                 booking = reopened
@@ -527,17 +520,13 @@ class Flights:
         """
         now = self._journal.now()
         try:
-            after = judge.after_attempt(
-                before, verdict, now, link.means(before), self._policy
-            )
+            after = judge.after_attempt(before, verdict, now, link.means(before), self._policy)
             after = self._with_bytes(after)
         except Exception:
             # Whatever is wrong with us, the vendor may have booked: doubt, never "failed".
             log.exception("Booking %s could not be judged", before.name)
             verdict = replace(verdict, status=StatusRow(Reason.INTERNAL), receipt=None)
-            after = judge.after_attempt(
-                before, verdict, now, link.means(before), self._policy
-            )
+            after = judge.after_attempt(before, verdict, now, link.means(before), self._policy)
         try:
             settled = await self.move(
                 Change(before, after, actor, attempt=_ended(before, kind, verdict, now))
@@ -546,16 +535,12 @@ class Flights:
             # The row was refused, so something in it came from outside and cannot be stored.
             log.exception("The end of booking %s could not be stored", before.name)
             verdict = Verdict(StatusRow(Reason.INTERNAL), "the answer could not be stored")
-            after = judge.after_attempt(
-                before, verdict, now, link.means(before), self._policy
-            )
+            after = judge.after_attempt(before, verdict, now, link.means(before), self._policy)
             settled = await self.move(
                 Change(before, after, actor, attempt=_ended(before, kind, verdict, now))
             )
         span.event("booking.settled", {"loyalty.state": settled.state.value})
-        span.set(
-            {"loyalty.state": settled.state.value, "loyalty.outcome": settled.outcome.value}
-        )
+        span.set({"loyalty.state": settled.state.value, "loyalty.outcome": settled.outcome.value})
         if settled.reason is not None:
             span.set({"loyalty.reason": settled.reason.value})
         if settled.outcome is Fate.UNKNOWN:
@@ -803,9 +788,7 @@ class Flights:
             lease_until=None,
             next_attempt_time=None,
             settle_time=now,
-            state=State.SUCCEEDED
-            if decision.outcome is Fate.EXECUTED
-            else State.NOT_EXECUTED,
+            state=State.SUCCEEDED if decision.outcome is Fate.EXECUTED else State.NOT_EXECUTED,
         )
         if after.state is State.SUCCEEDED:
             order = known.order

@@ -87,9 +87,7 @@ class Reads:
         read: Read = offer.call  # type: ignore[assignment]
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout_at(
-                min(call.deadline, loop.time() + self._attempt_total_s)
-            ):
+            async with asyncio.timeout_at(min(call.deadline, loop.time() + self._attempt_total_s)):
                 found = await read(lookup)
         except ProviderError as error:
             link.saw(error.status.reason)
@@ -136,9 +134,7 @@ class Reads:
             raise LoyaltyError(
                 Reason.REQUEST_INVALID,
                 "page.page_token does not belong to this request; begin without one.",
-                violations=(
-                    Violation("page.page_token", "is not a token of this very request"),
-                ),
+                violations=(Violation("page.page_token", "is not a token of this very request"),),
             ) from error
 
     async def list(self, tenant: str, wanted: BookingFilter) -> tuple[tuple[Booking, ...], str]:
@@ -146,9 +142,7 @@ class Reads:
         account_hash = b""
         if wanted.account is not None:
             account_id = self._account_id(tenant, wanted.account, "account.token")
-            account_hash = self._keyring.account_hash(
-                tenant, wanted.account.connection, account_id
-            )
+            account_hash = self._keyring.account_hash(tenant, wanted.account.connection, account_id)
         by_settle = wanted.order is SortOrder.SETTLE_ASC
         query = "/".join(
             [

@@ -273,9 +273,7 @@ class Recovery:
             doubtful_attempts=booking.doubtful_attempts + 1,
             sent_time=now,
         )
-        change = Change(
-            booking, claimed, "recovery", "sends it again under the same id", unended
-        )
+        change = Change(booking, claimed, "recovery", "sends it again under the same id", unended)
         if not await self._journal.change(change):
             return
         attributes: dict[str, str | int | bool] = {

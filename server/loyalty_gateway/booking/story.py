@@ -63,13 +63,9 @@ _FATE_WORDS: dict[Fate, str] = {
 }
 
 
-def tell(
-    booking: Booking, history: list[HistoryEntry], attempts: list[Attempt]
-) -> Story:
+def tell(booking: Booking, history: list[HistoryEntry], attempts: list[Attempt]) -> Story:
     """The story so far; steps are in the order in which they happened."""
-    dated = [
-        (entry.time, 1, Step(entry.time, _history_words(booking, entry))) for entry in history
-    ]
+    dated = [(entry.time, 1, Step(entry.time, _history_words(booking, entry))) for entry in history]
     for attempt in attempts:
         time = _attempt_time(attempt, history)
         # An attempt ends just before the move that it caused is written. One without an end is

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, select, tuple_, update
+from sqlalchemy import Connection, Engine, RowMapping, bindparam, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import (
     DataError,
@@ -103,34 +103,42 @@ def _history_row(
     }
 
 
+def _key(opening: Opening) -> tuple[str, str]:
+    return (opening.booking.tenant, opening.booking.request_id)
+
+
 def _apply_openings(
     connection: Connection, openings: Sequence[Opening], now_us: int
 ) -> list[Opened]:
     connection.execute(_insert_booking, [booking_row(opening.booking) for opening in openings])
-    keys = {(opening.booking.tenant, opening.booking.request_id) for opening in openings}
-    found = connection.execute(
-        select(schema.booking).where(
-            tuple_(schema.booking.c.tenant, schema.booking.c.request_id).in_(keys)
+    table = schema.booking
+    key = tuple_(table.c.tenant, table.c.request_id)
+    holders = {
+        (row.tenant, row.request_id): row.booking_id
+        for row in connection.execute(
+            select(table.c.tenant, table.c.request_id, table.c.booking_id).where(
+                key.in_({_key(opening) for opening in openings})
+            )
         )
-    ).mappings()
-    rows = {(row["tenant"], row["request_id"]): row for row in found}
-    answers: list[Opened] = []
-    histories = []
-    new_ids: set[str] = set()
-    for opening in openings:
-        booking = opening.booking
-        row = rows[(booking.tenant, booking.request_id)]
-        # The second of two equal keys in one batch meets the first: it is not new.
-        is_new = row["booking_id"] == booking.booking_id and booking.booking_id not in new_ids
-        if is_new:
-            new_ids.add(booking.booking_id)
-            histories.append(_history_row(booking, None, opening.actor, opening.note, now_us))
-            answers.append(Opened(booking, True))
-        else:
-            answers.append(Opened(booking_from_row(row), False))
-    if histories:
-        connection.execute(_insert_history, histories)
-    return answers
+    }
+    new = [it for it in openings if holders[_key(it)] == it.booking.booking_id]
+    if new:
+        connection.execute(
+            _insert_history,
+            [_history_row(it.booking, None, it.actor, it.note, now_us) for it in new],
+        )
+    # Whole rows are read of those alone that met another booking: most openings are new.
+    met = {_key(it) for it in openings if holders[_key(it)] != it.booking.booking_id}
+    known: dict[tuple[str, str], RowMapping] = {}
+    if met:
+        found = connection.execute(select(table).where(key.in_(met))).mappings()
+        known = {(row["tenant"], row["request_id"]): row for row in found}
+    return [
+        Opened(it.booking, True)
+        if holders[_key(it)] == it.booking.booking_id
+        else Opened(booking_from_row(known[_key(it)]), False)
+        for it in openings
+    ]
 
 
 def _apply_changes(connection: Connection, changes: Sequence[Change], now_us: int) -> list[bool]:
@@ -321,9 +329,7 @@ def _apply_other(
 
 def _fill(connection: Connection) -> None:
     """Needs room in the file, as a booking would."""
-    connection.execute(
-        schema.deployment.insert().values(name="probe", value=bytes(_PROBE_BYTES))
-    )
+    connection.execute(schema.deployment.insert().values(name="probe", value=bytes(_PROBE_BYTES)))
 
 
 def _clear(connection: Connection) -> None:
