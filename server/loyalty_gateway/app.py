@@ -164,12 +164,19 @@ class Gateway:
                     f" known are {', '.join(sorted(PROVIDERS))}"
                 )
                 continue
-            own: Mapping[str, Any] = {
+            shared = {
                 "connect_s": limits.connect_s,
                 "attempt_total_s": limits.attempt_total_s,
                 "answer_bytes_max": limits.answer_bytes_max,
-                **section.adapter_settings,
             }
+            # Leases and drain times are checked against these, so a connection has no others.
+            doubled = sorted(shared.keys() & section.adapter_settings.keys())
+            if doubled:
+                problems += (
+                    f"connections.{name}.{key}: belongs into [provider]" for key in doubled
+                )
+                continue
+            own: Mapping[str, Any] = {**shared, **section.adapter_settings}
             try:
                 adapter = factory(name, own, self._settings.profile)
             except AdapterSettingsError as error:

@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -172,7 +173,7 @@ async def test_one_request_id_means_one_request(house: House) -> None:
     ],
 )
 async def test_every_business_field_belongs_to_the_request(
-    tmp_path: Path, changes: dict[str, object]
+    tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     vendor = FakeVendor()
     async with open_house(
@@ -619,9 +620,7 @@ async def test_a_journal_that_cannot_be_read_is_no_reason_to_deny_what_was_sent(
 async def test_a_doubt_that_no_machine_can_end_is_told_without_an_invitation_to_retry(
     tmp_path: Path,
 ) -> None:
-    async with open_house(
-        tmp_path / "journal", FakeVendor(loses_the_answer), promises={}
-    ) as house:
+    async with open_house(tmp_path / "journal", FakeVendor(loses_the_answer), promises={}) as house:
         error = await house.fails()
         repeat = await house.fails()
 
@@ -850,9 +849,7 @@ async def test_a_repeat_of_a_reserved_request_id_must_be_the_same_request(
 
 async def test_a_reserved_booking_that_nobody_repeats_is_closed(tmp_path: Path) -> None:
     policy = replace(QUICK, abandon_reserved_s=0.05)
-    async with open_house(
-        tmp_path / "journal", FakeVendor(is_not_reached), policy=policy
-    ) as house:
+    async with open_house(tmp_path / "journal", FakeVendor(is_not_reached), policy=policy) as house:
         await house.fails()
         booking = await house.becomes(State.NOT_EXECUTED)
         error = await house.fails()
@@ -1029,9 +1026,7 @@ async def test_admission_counts_bookings_in_flight_not_callers(tmp_path: Path) -
     """Callers who leave at once do not make room: what they sent still runs."""
     gate = Gate()
     limits = Limits(in_flight_max=3)
-    async with open_house(
-        tmp_path / "journal", FakeVendor(otherwise=gate), limits=limits
-    ) as house:
+    async with open_house(tmp_path / "journal", FakeVendor(otherwise=gate), limits=limits) as house:
         callers = [house.booking_task(f"sale-{number:04}") for number in range(3)]
         await until(lambda: house.vendor.running == 3)
         for caller in callers:

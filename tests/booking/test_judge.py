@@ -1,6 +1,6 @@
 """What the end of an attempt means: every row of the rules, and what must never happen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -377,7 +377,9 @@ def test_a_repeat_after_nothing_was_booked_counts_as_a_first_attempt() -> None:
 # --- who gave up, and what was applied --------------------------------------------------------
 
 
-@pytest.mark.parametrize("booking", [sent(intent=Intent.CANCEL), resent(1, 2, intent=Intent.CANCEL)])
+@pytest.mark.parametrize(
+    "booking", [sent(intent=Intent.CANCEL), resent(1, 2, intent=Intent.CANCEL)]
+)
 def test_a_booking_that_its_caller_gave_up_never_succeeds(booking: Booking) -> None:
     """Where no machine can undo it, a person has to."""
     ended = after(booking, executed(), 3)
@@ -445,7 +447,7 @@ def test_a_refusal_never_declines_what_the_vendor_once_said_it_booked(
 # --- what a connection allows -----------------------------------------------------------------
 
 
-def a_link(vendor: FakeVendor | None = None, **promises: bool) -> Link:
+def a_link(promises: Mapping[str, bool], vendor: FakeVendor | None = None) -> Link:
     return Link(
         "main",
         vendor or FakeVendor(),
@@ -455,7 +457,7 @@ def a_link(vendor: FakeVendor | None = None, **promises: bool) -> Link:
 
 
 def test_resending_is_allowed_for_half_of_the_vendors_memory_from_the_first_send() -> None:
-    link = a_link(FakeVendor(key_lifetime_s=7_200), **{RESEND_IS_SAFE: True})
+    link = a_link({RESEND_IS_SAFE: True}, FakeVendor(key_lifetime_s=7_200))
     means = link.means(replace(sent(), sent_time=at(3_000)))
 
     assert means.resend_until == at(3_600)
@@ -465,7 +467,7 @@ def test_resending_is_allowed_for_half_of_the_vendors_memory_from_the_first_send
 
 @pytest.mark.parametrize("promises", [{}, {RESEND_IS_SAFE: False}])
 def test_a_promise_that_was_not_proven_allows_nothing(promises: dict[str, bool]) -> None:
-    means = a_link(**promises).means(sent())
+    means = a_link(promises).means(sent())
 
     assert means.mode is RecoveryMode.MANUAL
     assert not judge.may_resend(means, T0)
@@ -473,8 +475,8 @@ def test_a_promise_that_was_not_proven_allows_nothing(promises: dict[str, bool])
 
 def test_another_target_allows_nothing_unless_keys_survive_the_change() -> None:
     moved = replace(sent(), target_hash=b"the target of before")
-    stays = a_link(**{RESEND_IS_SAFE: True})
-    survives = a_link(**{RESEND_IS_SAFE: True, "keys_survive_rotation": True})
+    stays = a_link({RESEND_IS_SAFE: True})
+    survives = a_link({RESEND_IS_SAFE: True, "keys_survive_rotation": True})
 
     assert not judge.may_resend(stays.means(moved), T0)
     assert judge.may_resend(survives.means(moved), T0)
@@ -483,12 +485,12 @@ def test_another_target_allows_nothing_unless_keys_survive_the_change() -> None:
 def test_an_operation_that_is_no_longer_offered_is_a_persons() -> None:
     gone = replace(sent(), operation=Operation.REDEEM_POINTS)
 
-    assert a_link(**{RESEND_IS_SAFE: True}).means(gone).mode is RecoveryMode.MANUAL
+    assert a_link({RESEND_IS_SAFE: True}).means(gone).mode is RecoveryMode.MANUAL
 
 
 def test_refusals_count_as_replayed_only_where_that_was_proven() -> None:
-    assert not a_link().means(sent()).declines_are_replayed
-    assert a_link(declines_are_replayed=True).means(sent()).declines_are_replayed
+    assert not a_link({}).means(sent()).declines_are_replayed
+    assert a_link({"declines_are_replayed": True}).means(sent()).declines_are_replayed
 
 
 # --- whatever happens -------------------------------------------------------------------------
@@ -504,9 +506,7 @@ class Event:
     means: Means
 
 
-_MEANS = st.sampled_from(
-    [RESENDS, RESENDS, replace(RESENDS, declines_are_replayed=True), BY_HAND]
-)
+_MEANS = st.sampled_from([RESENDS, RESENDS, replace(RESENDS, declines_are_replayed=True), BY_HAND])
 _VERDICTS: list[Callable[[], Verdict]] = [
     executed,
     lambda: executed(replace(RECEIPT, applied=Money("CHF", 400))),

@@ -1,6 +1,7 @@
 """Recovery: what it sends again, what it hands to a person, and what no crash may lose."""
 
 import asyncio
+import itertools
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -49,9 +50,7 @@ async def resolve(
     house: House, decision: Decision | None, within_s: float = 10.0, request_id: str = "sale-0001"
 ) -> Booking:
     booking = await house.get(request_id)
-    return await house.engine.resolve(
-        TENANT, booking.booking_id, decision, "anna", in_s(within_s)
-    )
+    return await house.engine.resolve(TENANT, booking.booking_id, decision, "anna", in_s(within_s))
 
 
 async def doubt(house: House, request_id: str = "sale-0001") -> Booking:
@@ -90,7 +89,7 @@ async def test_recovery_keeps_its_schedule(tmp_path: Path) -> None:
         attempts = (await house.story())[1]
 
     starts = [attempt.start_time for attempt in attempts]
-    waits = [(b - a).total_seconds() for a, b in zip(starts, starts[1:], strict=False)]
+    waits = [(b - a).total_seconds() for a, b in itertools.pairwise(starts)]
     for wait, planned in zip(waits, (0.2, 0.3, 0.4), strict=False):
         assert wait >= planned
 
@@ -152,9 +151,7 @@ async def test_a_contradiction_met_by_recovery_is_a_persons(tmp_path: Path) -> N
 async def test_recovery_works_on_a_limited_number_at_a_time(tmp_path: Path) -> None:
     gate = Gate()
     vendor = FakeVendor(*[loses_the_answer] * 6, otherwise=gate)
-    async with open_house(
-        tmp_path / "journal", vendor, policy=QUICK, parallel_max=2
-    ) as house:
+    async with open_house(tmp_path / "journal", vendor, policy=QUICK, parallel_max=2) as house:
         callers = [house.booking_task(f"sale-{number:04}") for number in range(6)]
         await until(lambda: vendor.running == 2 and len(vendor.sends) >= 8)
         gate.go.set()
@@ -261,9 +258,7 @@ async def test_a_doubt_whose_sealing_key_is_gone_is_a_persons(tmp_path: Path) ->
     await left_in_doubt(tmp_path / "journal")
     rotated = Keyring([("k2", b"t" * 32)], b"p" * 32)
     vendor = FakeVendor()
-    async with open_house(
-        tmp_path / "journal", vendor, policy=QUICK, keyring=rotated
-    ) as house:
+    async with open_house(tmp_path / "journal", vendor, policy=QUICK, keyring=rotated) as house:
         await kicked_to(house, State.NEEDS_REVIEW)
 
     assert vendor.sends == []
@@ -273,9 +268,7 @@ async def test_a_doubt_sealed_under_an_older_key_is_still_sent_again(tmp_path: P
     await left_in_doubt(tmp_path / "journal")
     rotated = Keyring([("k2", b"t" * 32), ("k1", b"s" * 32)], b"p" * 32)
     vendor = FakeVendor()
-    async with open_house(
-        tmp_path / "journal", vendor, policy=QUICK, keyring=rotated
-    ) as house:
+    async with open_house(tmp_path / "journal", vendor, policy=QUICK, keyring=rotated) as house:
         await kicked_to(house, State.SUCCEEDED)
 
     assert [send.order.account_id for send in vendor.sends] == [CARD]
@@ -284,9 +277,7 @@ async def test_a_doubt_sealed_under_an_older_key_is_still_sent_again(tmp_path: P
 async def test_a_paused_connection_is_left_in_peace_and_its_doubts_wait(tmp_path: Path) -> None:
     await left_in_doubt(tmp_path / "journal")
     vendor = FakeVendor()
-    async with open_house(
-        tmp_path / "journal", vendor, policy=QUICK, is_paused=True
-    ) as house:
+    async with open_house(tmp_path / "journal", vendor, policy=QUICK, is_paused=True) as house:
         await asyncio.gather(house.book(within_s=0.5), return_exceptions=True)
         booking = await house.get()
 

@@ -256,9 +256,7 @@ async def test_a_process_that_died_while_resending_is_told_where_it_happened(
 
 async def test_an_unknown_booking_has_no_story(tmp_path: Path) -> None:
     async with open_house(tmp_path / "journal") as house:
-        error = await failure(
-            house.engine.explain(TENANT, BookingKey(request_id="never-seen"))
-        )
+        error = await failure(house.engine.explain(TENANT, BookingKey(request_id="never-seen")))
 
     assert isinstance(error, LoyaltyError)
     assert error.reason is Reason.NOT_FOUND

@@ -69,7 +69,7 @@ class FakeVendor:
         sends_again = Offer(
             self._book, recovery_mode=RecoveryMode.SAFE_RESEND, promise=RESEND_IS_SAFE
         )
-        self.operations: dict[Operation, Offer] = {
+        self.operations: Mapping[Operation, Offer] = {
             Operation.GET_CARD: Offer(self._read),
             Operation.TOP_UP_BALANCE: sends_again,
             Operation.DEBIT_BALANCE: sends_again,

@@ -114,15 +114,17 @@ def violations(world: World) -> list[str]:
 
 def _sums(world: World) -> Iterator[str]:
     """I1: card by card the vendor's ledger and the journal add up to the same."""
-    cards = {heard.ticket: heard.request.account.id for heard in world.heard}
+    cards = {effect.reference: effect.card for effect in world.effects}
+    cards |= {heard.ticket: heard.request.account.id for heard in world.heard}
     booked: Counter[tuple[str, int]] = Counter()
     for effect in world.effects:
         booked[effect.card, 0] += effect.amount_minor
         booked[effect.card, 1] += effect.points
     for row in world.rows:
         if row.state == "SUCCEEDED":
-            booked[cards[row.ticket], 0] -= row.amounts[0]
-            booked[cards[row.ticket], 1] -= row.amounts[1]
+            card = cards.get(row.ticket, "of nobody")
+            booked[card, 0] -= row.amounts[0]
+            booked[card, 1] -= row.amounts[1]
     for (card, unit), rest in booked.items():
         if rest:
             yield f"I1: card {card} differs by {rest} {'points' if unit else 'Rappen'}"

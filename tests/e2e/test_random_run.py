@@ -32,9 +32,9 @@ RUN_S = float(os.environ.get("LOYALTY_TEST_RANDOM_RUN_S", "30"))
 CALLERS = 8
 KILLS = 3
 THINKING_S_MAX = 0.08
-QUIESCE_S = 60.0
+QUIESCE_S = 45.0
 SETTINGS = {
-    "RECOVERY__SCHEDULE_S": "[0.3, 0.5, 1, 1, 2]",
+    "RECOVERY__SCHEDULE_S": "[0.5, 0.5, 1, 1, 2]",
     "RECOVERY__THEN_EVERY_S": "2",
     "PROVIDER__ATTEMPT_TOTAL_S": "1.0",
     "PROVIDER__CONNECT_S": "0.5",
@@ -132,7 +132,7 @@ class Till:
 
     async def book_new(self) -> None:
         request = self.new_request()
-        timeout_s = self.chance.choice([10.0, 10.0, 10.0, 0.6])
+        timeout_s = self.chance.choice([10.0, 10.0, 0.4])
         reply = await self.run.book(request, timeout_s=timeout_s, fault=self.fault())
         if not reply.is_final and self.chance.random() < 0.5:
             await self.run.is_open.wait()
@@ -185,7 +185,7 @@ class Till:
                     await self.run.cancel(request.request_id)
                 return reply.is_final or reply.reason == "REQUEST_ID_REUSED"
 
-            await until(is_over, f"the end of {request.request_id}", QUIESCE_S)
+            await until(is_over, f"the end of {request.request_id}", 2 * QUIESCE_S)
 
 
 @pytest.fixture
@@ -202,14 +202,20 @@ async def test_nothing_is_lost_doubled_or_contradicted(house: House) -> None:
 
     async with asyncio.timeout(RUN_S + 20):
         await asyncio.gather(run.kill_now_and_then(), *(till.live() for till in tills))
-    async with asyncio.timeout(QUIESCE_S):
-        await asyncio.gather(*(till.come_to_rest() for till in tills))
+    is_at_rest = True
+    try:
+        async with asyncio.timeout(QUIESCE_S):
+            await asyncio.gather(*(till.come_to_rest() for till in tills))
+    except TimeoutError:
+        # What is wrong with the bookings says more than that they take too long.
+        is_at_rest = False
     await run.look_at_the_vendor()
 
     rows, moves = read_journal(house.home.journal)
     effects = [it for it in await house.vendor.effects() if it.card != PROOF_CARD]
     wrong = violations(World(run.heard, effects, rows, moves))
     assert not wrong, f"seed {SEED}:\n" + "\n".join(wrong)
+    assert is_at_rest, f"seed {SEED}: some callers did not hear the end within {QUIESCE_S:g} s"
     assert_not_vacuous(run, effects, rows, moves)
 
 

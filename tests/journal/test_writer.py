@@ -256,9 +256,7 @@ async def test_a_bad_settle_fails_alone_and_its_neighbours_live(journal: HookedJ
         number=1, kind=AttemptKind.SEND, start_time=T0, answer_text="half a pair: \udc00"
     )
     changes[4] = replace(changes[4], attempt=attempt)
-    changes[6] = Change(
-        changes[6].before, replace(changes[6].after, answer_bytes=None), "caller"
-    )
+    changes[6] = Change(changes[6].before, replace(changes[6].after, answer_bytes=None), "caller")
     results = await queued(journal, *(journal.change(change) for change in changes))
 
     assert isinstance(results[4], UnicodeEncodeError)
@@ -423,8 +421,7 @@ async def test_a_writer_that_is_stopping_writes_what_waits(tmp_path: Path) -> No
     bookings = [a_booking() for _ in range(700)]
     async with journal.writer_held():
         tasks = [
-            asyncio.ensure_future(journal.open(Opening(booking, "caller")))
-            for booking in bookings
+            asyncio.ensure_future(journal.open(Opening(booking, "caller"))) for booking in bookings
         ]
         await until(lambda: journal.writes_waiting == 700)
         stopping = asyncio.ensure_future(journal.stop())
@@ -462,8 +459,7 @@ async def test_a_queue_without_room_is_an_unavailable_journal(tmp_path: Path) ->
     journal._writer = small
     async with journal.writer_held():
         waiting = [
-            asyncio.ensure_future(journal.open(Opening(a_booking(), "caller")))
-            for _ in range(2)
+            asyncio.ensure_future(journal.open(Opening(a_booking(), "caller"))) for _ in range(2)
         ]
         await until(lambda: journal.writes_waiting == 2)
         error = await failure(journal.open(Opening(a_booking(), "caller")))

@@ -134,6 +134,11 @@ class TestTheTable:
             assert not row.is_refusal
             assert not row.contradicts
 
+    def test_unreachable_is_said_only_where_no_request_left(self, engine: str) -> None:
+        for row in TRANSPORT.values():
+            if row.reason is Reason.PROVIDER_UNREACHABLE:
+                assert row.fate is Fate.NOT_EXECUTED
+
     def test_every_exception_of_the_engine_is_mapped(self, engine: str) -> None:
         if engine == "httpx":
             named = [getattr(httpx, name) for name in httpx.__all__]

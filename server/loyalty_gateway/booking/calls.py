@@ -31,8 +31,8 @@ class AccountKey:
 class BookingCall:
     """One call of a booking RPC. `deadline` is event-loop time by which an answer must be given.
 
-    `filled_fields` holds the proto paths of the optional fields that the caller filled, for the check
-    of what a vendor cannot do without.
+    `filled_fields` holds the proto paths of the optional fields that the caller filled, for the
+    check of what a vendor cannot do without.
     """
 
     tenant: str

@@ -1,7 +1,7 @@
 """Money and points as exact integers; a float never enters here."""
 
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 # ISO 4217 minor units, for the currencies whose number is not two, then the ordinary ones.
 _EXPONENTS_OTHER = {
@@ -23,6 +23,8 @@ _TWO_DIGITS = (
 CURRENCY_EXPONENTS: dict[str, int] = {**dict.fromkeys(_TWO_DIGITS, 2), **_EXPONENTS_OTHER}
 """Digits after the decimal point, by ISO 4217 code; a code that is not here is not accepted."""
 
+_DIGITS_MAX = 28
+
 MINOR_MAX = 10**15
 """The largest number of minor units or points that a booking may carry."""
 
@@ -42,11 +44,12 @@ class Money:
             raise ValueError("unknown currency")
         if not value.is_finite():
             raise ValueError("not a finite amount")
-        try:
-            scaled = value.scaleb(exponent)
-            minor = int(scaled)
-        except (InvalidOperation, OverflowError) as error:
-            raise ValueError("amount out of range") from error
+        # Decimal arithmetic rounds beyond its digits, and a number of six characters may have an
+        # exponent that takes as much memory as it says.
+        if len(value.as_tuple().digits) > _DIGITS_MAX or abs(value.adjusted()) > _DIGITS_MAX:
+            raise ValueError("amount out of range")
+        scaled = value.scaleb(exponent)
+        minor = int(scaled)
         if scaled != minor or abs(minor) > MINOR_MAX:
             raise ValueError("amount does not fit the minor unit of its currency")
         return cls(currency, minor)

@@ -68,7 +68,8 @@ TRANSITIONS: dict[tuple[State | None, State], str] = {
     (State.SENDING, State.SUCCEEDED): "the vendor confirmed the booking",
     (State.SENDING, State.DECLINED): "the vendor refused the booking",
     (State.SENDING, State.IN_DOUBT): "the answer is missing or proves nothing",
-    (State.SENDING, State.NEEDS_REVIEW): "the answer can only be judged by a person",
+    (State.SENDING, State.NEEDS_REVIEW): "no machine can judge it or find out; a person must"
+    " decide",
     (State.RESERVED, State.NOT_EXECUTED): "abandoned or cancelled before anything was booked",
     (State.IN_DOUBT, State.IN_DOUBT): "recovery works on it",
     (State.SENDING, State.SENDING): "recovery took it up, since its owner was silent",

@@ -44,12 +44,13 @@ TRANSPORT: Final[Mapping[Failure, StatusRow]] = {
     Failure.NOT_BUILT: StatusRow(Reason.ADAPTER_ROUTE_INVALID, Fate.NOT_EXECUTED),
     Failure.NO_SLOT: StatusRow(Reason.PROVIDER_UNREACHABLE, Fate.NOT_EXECUTED),
     Failure.NO_CONNECTION: StatusRow(Reason.PROVIDER_UNREACHABLE, Fate.NOT_EXECUTED),
-    # All the rest proves nothing: the vendor may have booked before, during or after it.
-    Failure.TIMED_OUT: StatusRow(Reason.PROVIDER_UNREACHABLE),
-    Failure.ANSWER_LOST: StatusRow(Reason.PROVIDER_UNREACHABLE),
+    # All the rest proves nothing: the vendor may have booked before, during or after it. It is
+    # never called unreachable, which tells callers that no request left.
+    Failure.TIMED_OUT: StatusRow(Reason.PROVIDER_INTERNAL),
+    Failure.ANSWER_LOST: StatusRow(Reason.PROVIDER_INTERNAL),
     Failure.ANSWER_BROKEN: StatusRow(Reason.PROVIDER_ANSWER_UNREADABLE),
     Failure.ANSWER_TOO_LARGE: StatusRow(Reason.PROVIDER_ANSWER_UNREADABLE),
-    Failure.ENGINE_CLOSED: StatusRow(Reason.PROVIDER_UNREACHABLE),
+    Failure.ENGINE_CLOSED: StatusRow(Reason.PROVIDER_INTERNAL),
     Failure.ENGINE_FAULT: StatusRow(Reason.INTERNAL),
 }
 
