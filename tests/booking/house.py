@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,6 +30,8 @@ from loyalty_gateway.domain.errors import LoyaltyError
 from loyalty_gateway.domain.operations import Operation
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.sealing import Keyring
+from loyalty_gateway.journal.sqlite import SqliteStore
+from loyalty_gateway.journal.store import Store
 from loyalty_gateway.journal.writer import Change, Opened, Opening
 from tests.booking.vendor import RESEND_IS_SAFE, FakeVendor
 
@@ -76,8 +78,8 @@ Hook = Callable[[], Awaitable[None]]
 class HookedJournal(Journal):
     """The real journal; a test may stand at its door and hold what goes in or comes out."""
 
-    def __init__(self, path: Path, boot_id: str) -> None:
-        super().__init__(path, boot_id)
+    def __init__(self, store: Store, boot_id: str) -> None:
+        super().__init__(store, boot_id)
         self.after_open: Hook | None = None
         self.before_change: Hook | None = None
         self.after_change: Hook | None = None
@@ -106,10 +108,12 @@ class HookedJournal(Journal):
             await self.before_find()
         return await super().find(tenant, booking_id=booking_id, request_id=request_id)
 
-    async def due(self, tenant: str, now: datetime, limit: int) -> Sequence[Booking]:
+    async def claim(
+        self, tenant: str, lease_s: float, limit: int, flying: Collection[str] = ()
+    ) -> Sequence[Booking]:
         if self.before_due is not None:
             await self.before_due()
-        return await super().due(tenant, now, limit)
+        return await super().claim(tenant, lease_s, limit, flying)
 
     async def next_due_time(self, tenant: str, after: datetime) -> datetime | None:
         due_time = await super().next_due_time(tenant, after)
@@ -243,7 +247,7 @@ async def open_house(
 ) -> AsyncIterator[House]:
     """An engine on the journal at `path`, with one connection called `main` and any others."""
     vendor = vendor or FakeVendor()
-    journal = HookedJournal(path, boot_id)
+    journal = HookedJournal(SqliteStore(path), boot_id)
     await journal.start(keyring.salt_check)
     held = {RESEND_IS_SAFE: True} if promises is None else promises
     vendors = {"main": vendor} if connections is None else connections

@@ -37,9 +37,9 @@ _READERS = 2
 _BACKGROUND = 1
 _BUSY_TIMEOUT_MS = 5_000
 
+_columns = [column.name for column in schema.booking.c]
 _insert_booking = text(
-    f"INSERT INTO booking ({', '.join(schema.booking.c.keys())})"
-    f" SELECT {', '.join(f':{name}' for name in schema.booking.c.keys())}"
+    f"INSERT INTO booking ({', '.join(_columns)}) SELECT :{', :'.join(_columns)}"
     # A tombstone has no account; every other booking waits for an account that is held.
     " WHERE NOT EXISTS (SELECT 1 FROM account_hold h WHERE h.tenant = :tenant"
     " AND h.connection = :connection AND h.account_hash = :account_hash)"
