@@ -146,8 +146,8 @@ class Recovery:
         if room <= 0:
             return now
         # Claimed for a lease: no other replica takes them meanwhile, and after a crash here
-        # another one does. What flies in this process has an owner, however late it is.
-        flying = self._flights.sending()
+        # another one does. What flies or is looked at in this process has an owner already.
+        flying = self._flights.sending() | self._busy.keys()
         for booking in await self._journal.claim(self._tenant, self._lease_s, room, flying):
             if booking.booking_id not in self._busy:
                 self._launch(booking)
