@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -29,6 +30,7 @@ class Settings:
     """The section `telemetry`."""
 
     otlp_endpoint: str = ""
+    trace_file: Path | None = None
     sample_ratio: float = 1.0
     log_level: str = "info"
     log_format: Literal["json", "text"] = "json"

@@ -1,5 +1,7 @@
 """How an account id may be shown; the plain id itself never leaves the request."""
 
+import re
+
 _SHOWN_MAX = 4
 
 
@@ -7,3 +9,18 @@ def mask_account_id(account_id: str) -> str:
     """The last characters of an id behind bullets: at most four, never more than half of it."""
     shown = min(_SHOWN_MAX, len(account_id) // 2)
     return "•" * (len(account_id) - shown) + account_id[len(account_id) - shown :]
+
+
+_SEPARATORS = re.compile(r"[-._: ]")
+
+
+def looks_like_card_number(text: str) -> bool:
+    """Whether a text is 13 to 19 digits (separators aside) that pass the Luhn check."""
+    digits = _SEPARATORS.sub("", text)
+    if not (digits.isascii() and digits.isdigit() and 13 <= len(digits) <= 19):
+        return False
+    total = 0
+    for position, digit in enumerate(reversed(digits)):
+        value = int(digit) * (2 if position % 2 else 1)
+        total += value - 9 if value > 9 else value
+    return total % 10 == 0

@@ -19,11 +19,12 @@ import protovalidate
 from google.protobuf import message_factory
 from google.protobuf.message import DecodeError, Message
 
+from loyalty_gateway.domain.accounts import looks_like_card_number
 from loyalty_gateway.domain.booking import Answer
 from loyalty_gateway.domain.errors import LoyaltyError, Reason, Violation
 from loyalty_gateway.domain.operations import Kind
 from loyalty_gateway.rpc.catalog import Engine, Rpc, join_catalog
-from loyalty_gateway.rpc.codec.types import Envelope, looks_like_card_number
+from loyalty_gateway.rpc.codec.types import Envelope
 from loyalty_gateway.rpc.status import WireStatus, wire_status
 from loyalty_gateway.telemetry import metrics
 from loyalty_gateway.telemetry.spans import SpanHandle, current_request_id, server_span

@@ -10,6 +10,7 @@ from google.type.money_pb2 import Money as MoneyMessage
 from loyalty.v1 import types_pb2
 from loyalty_gateway.booking.calls import AccountKey
 from loyalty_gateway.domain import operations
+from loyalty_gateway.domain.accounts import looks_like_card_number
 from loyalty_gateway.domain.amounts import CURRENCY_EXPONENTS, MINOR_MAX, Amount, Money, Points
 from loyalty_gateway.domain.errors import Violation
 
@@ -21,7 +22,6 @@ _CONNECTION_PREFIX = "connections/"
 _BOOKING_PREFIX = "bookings/"
 # What a card reader delivers instead of the number: sentinels, field separators.
 _TRACK_DATA = re.compile(r"[%;?^]|\d{12,}=")
-_SEPARATORS = re.compile(r"[._:-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +64,6 @@ def decode_request_id(text: str, problems: list[Violation]) -> str:
     if looks_like_card_number(text):
         problems.append(Violation("request_id", "must not look like a card number; use a UUID"))
     return text
-
-
-def looks_like_card_number(text: str) -> bool:
-    """Whether the whole text, without separators, is 13 to 19 digits that pass Luhn."""
-    digits = _SEPARATORS.sub("", text)
-    return (
-        13 <= len(digits) <= 19 and digits.isascii() and digits.isdigit() and _passes_luhn(digits)
-    )
-
-
-def _passes_luhn(digits: str) -> bool:
-    """Whether the last digit is the check digit that card numbers have."""
-    total = 0
-    for index, digit in enumerate(reversed(digits)):
-        value = int(digit) * (index % 2 + 1)
-        total += value - 9 if value > 9 else value
-    return total % 10 == 0
 
 
 def decode_money(message: MoneyMessage, field: str, problems: list[Violation]) -> Money:
