@@ -119,5 +119,6 @@ def test_no_float_is_made_on_the_way_of_money(room: str) -> None:
 ALLOWED = {
     "self.adapter.key_lifetime_s / 2": "half of a time",
     "_BUSY_TIMEOUT_MS / 1000": "a time in seconds",
+    "base_s * (1000 + spread) / 1000": "a time in seconds",
 }
 """What may be divided all the same, and what it is."""

@@ -145,7 +145,7 @@ async def test_all_violations_are_told_at_once_and_none_repeats_a_value(door: Do
     assert set(reply.violations) == {
         "account.connection",
         "account.id",
-        "points",
+        "points.value",
         "money_value.currency_code",
         "redemption_kind",
         "sale.order_id",
