@@ -34,7 +34,7 @@ from loyalty_gateway.telemetry.setup import Telemetry
 
 log = logging.getLogger(__name__)
 
-_RECOVERY_STOP_S = 5.0
+_SETTLE_S = 3.0
 
 
 class StartRefused(Exception):
@@ -112,7 +112,8 @@ class Gateway:
         )
         self._engine = engine
         await engine.start(proves_itself=is_sandbox)
-        stack.push_async_callback(engine.stop, _RECOVERY_STOP_S)
+        # Long enough for an attempt that was begun at the last moment, whoever waits for it.
+        stack.push_async_callback(engine.stop, settings.provider.attempt_total_s + _SETTLE_S)
         await self._open_ports(engine, is_sandbox)
         self._is_serving = True
 

@@ -979,7 +979,17 @@ class Flights:
             reason=verdict.status.reason,
             rule=verdict.rule,
         )
-        return await self.move(Change(booking, after, "recovery", note=why, attempt=attempt))
+        holds = after.state is State.NEEDS_REVIEW and means.mode is RecoveryMode.MANUAL
+        return await self.move(
+            Change(
+                booking,
+                after,
+                "recovery",
+                note=why,
+                attempt=attempt,
+                holds_account=True if holds else None,
+            )
+        )
 
     def drain(self) -> None:
         """From now on no new booking starts; known ones are still answered."""

@@ -311,5 +311,8 @@ class Recovery:
             lease_until=None,
             next_attempt_time=None,
         )
-        await self._flights.move(Change(booking, after, "recovery", why, unended))
+        # Nobody can find out, so another booking on the account would hide the truth.
+        await self._flights.move(
+            Change(booking, after, "recovery", why, unended, holds_account=True)
+        )
         metrics.recovery_finished(booking.connection, after.state.value)

@@ -169,6 +169,15 @@ def mutable_row(booking: Booking) -> dict[str, Any]:
     }
 
 
+def changed_row(booking: Booking) -> dict[str, Any]:
+    """What an UPDATE needs: which row, and the columns that a change rewrites."""
+    return {
+        "tenant": booking.tenant,
+        "booking_id": booking.booking_id,
+        **mutable_row(booking),
+    }
+
+
 def booking_row(booking: Booking) -> dict[str, Any]:
     """A whole row for an INSERT."""
     order = booking.order

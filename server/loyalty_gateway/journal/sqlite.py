@@ -76,6 +76,7 @@ class SqliteStore:
         self._path = path
         self._lock: int | None = None
         self._last_us = 0
+        self._clock_offset_us = (time.time_ns() - time.monotonic_ns()) // 1000
         self.engine: Engine
         self.background: Engine
         self._writers: Engine
@@ -225,8 +226,10 @@ class SqliteStore:
     # --- clock and errors ----------------------------------------------------------------------
 
     def now_us(self) -> int:
-        # Never backwards within one process, so that history sorts as it happened.
-        self._last_us = max(self._last_us + 1, time.time_ns() // 1000)
+        # A wall clock that is set back or forth while the process lives must neither stop
+        # recovery nor cut a settle time short, so it is read once and counted on from there.
+        now_us = time.monotonic_ns() // 1000 + self._clock_offset_us
+        self._last_us = max(self._last_us + 1, now_us)
         return self._last_us
 
     def keep_clock(self, connection: Connection) -> None:

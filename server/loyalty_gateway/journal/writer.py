@@ -22,7 +22,7 @@ from loyalty_gateway import failpoints
 from loyalty_gateway.domain.booking import TRANSITIONS, Attempt, Booking, State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.journal import schema
-from loyalty_gateway.journal.rows import attempt_row, booking_from_row, booking_row
+from loyalty_gateway.journal.rows import attempt_row, booking_from_row, booking_row, changed_row
 from loyalty_gateway.journal.store import JournalRefused, Row, Store, Trouble
 from loyalty_gateway.telemetry import metrics
 
@@ -285,6 +285,9 @@ class Writer:
         except (SQLAlchemyError, JournalRefused) as second:
             self._unhealthy(second)
             return [unavailable(second)] * len(items)
+        if any(result is None for result in results):
+            # It can be read, and yet it was not written: a full disk, say.
+            self._unhealthy(error)
         return [unavailable(error) if result is None else result for result in results]
 
     def _connected(self) -> Connection:
@@ -361,27 +364,40 @@ class Writer:
         return answers
 
     def _apply_changes(self, connection: Connection, changes: Sequence[Change]) -> list[bool]:
-        now_us = self._store.now_us()
-        # Of two changes of one booking in one batch only the first can be from its epoch.
-        firsts: dict[tuple[str, str], Change] = {}
+        # One statement moves a booking once. Two changes of one booking in a batch go one after
+        # the other: the first may be stale and the second the one that must land.
+        rounds: list[list[Change]] = []
+        places: dict[tuple[str, str], int] = {}
         for change in changes:
-            firsts.setdefault((change.before.tenant, change.before.booking_id), change)
-        landed = self._store.update(
+            key = (change.before.tenant, change.before.booking_id)
+            place = places[key] = places.get(key, -1) + 1
+            if place == len(rounds):
+                rounds.append([])
+            rounds[place].append(change)
+        landed: set[int] = set()
+        for chosen in rounds:
+            landed |= self._apply_round(connection, chosen)
+        return [id(change) in landed for change in changes]
+
+    def _apply_round(self, connection: Connection, changes: Sequence[Change]) -> set[int]:
+        """Changes of different bookings; the identities of those that landed."""
+        now_us = self._store.now_us()
+        ids = self._store.update(
             connection,
-            [booking_row(change.after) for change in firsts.values()],
+            [changed_row(change.after) for change in changes],
             [
                 _history_row(change.after, change.before, change.actor, change.note, now_us)
-                for change in firsts.values()
+                for change in changes
             ],
             [
                 attempt_row(change.before.tenant, change.before.booking_id, change.attempt)
-                for change in firsts.values()
+                for change in changes
                 if change.attempt is not None
             ],
         )
-        self._apply_holds(connection, [c for c in firsts.values() if c.before.booking_id in landed])
-        chosen = set(map(id, firsts.values()))
-        return [change.before.booking_id in landed and id(change) in chosen for change in changes]
+        landed = [change for change in changes if change.before.booking_id in ids]
+        self._apply_holds(connection, landed)
+        return set(map(id, landed))
 
     def _apply_holds(self, connection: Connection, changes: Sequence[Change]) -> None:
         """Rare, so one statement each; a hold comes with the doubt and goes with it."""
