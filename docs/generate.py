@@ -44,7 +44,7 @@ account ids cannot be opened, and another salt would make a resend look like a n
 
 EXAMPLE_INTRODUCTION = """\
 # A complete configuration of `loyalty serve`, with every default. Made by `make docs`.
-# What is commented out is at its default; what is not, you have to decide.
+# What is commented out is at its default (##: has none); what is not, you have to decide.
 # The meaning and the limits of each setting: configuration.md.
 """
 
@@ -53,6 +53,11 @@ EXAMPLE_DECIDED = {
     "keys.outbound_salt_file": '"/run/secrets/outbound-salt"',
 }
 """What the example sets although it has no default, because production demands it."""
+
+EXAMPLE_LEFT_OUT = {
+    "journal.dsn_file": '"/run/secrets/journal-dsn"',
+}
+"""What the example shows as it may be, commented out, although it has no default."""
 
 EXAMPLE_CONNECTION = """\
 [connections.cashassist]
@@ -105,6 +110,8 @@ def example_file() -> str:
             default = inner.get_default(call_default_factory=True, validated_data={})
             if decided is not None:
                 lines.append(f"{setting} = {decided}")
+            elif f"{name}.{setting}" in EXAMPLE_LEFT_OUT:
+                lines.append(f"## {setting} = {EXAMPLE_LEFT_OUT[f'{name}.{setting}']}")
             elif default is not None:
                 lines.append(f"# {setting} = {_toml(default)}")
         lines.append("")

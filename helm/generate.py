@@ -79,6 +79,13 @@ def values_schema() -> str:
             "patternProperties": {CONNECTION_ID: _connection()},
         },
         config=_config(),
+        journal=closed(
+            dsnSecret=closed(
+                name=TEXT, key={"type": "string", "pattern": "^[-._a-zA-Z0-9]{0,253}$"}
+            ),
+            ha=choice("none", "synchronous"),
+        ),
+        replicas=number(1, 100),
         persistence=closed(
             existingClaim=TEXT,
             size={"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?[EPTGMK]i?$"},
@@ -180,9 +187,17 @@ README = """\
 
 <!-- Made by `make docs` from values.yaml and its comments. -->
 
-One pod with its journal (SQLite) on a PersistentVolumeClaim. The journal belongs to one process,
-so there is one replica and an upgrade stops the old pod before the new one starts: plan for about a
-minute without service. Callers may repeat their requests afterwards; nothing is booked twice.
+One pod with its journal (SQLite) on a PersistentVolumeClaim, or any number of pods that share a
+PostgreSQL database.
+
+- **SQLite**, the default. The journal belongs to one process, so there is one replica and an
+  upgrade stops the old pod before the new one starts: plan for about a minute without service.
+- **PostgreSQL** 14 or newer, once `journal.dsnSecret.key` names its address. Upgrades roll without
+  a pause, the first new pod brings the tables along, and what a dead pod left open is taken up by
+  another one. There is no volume.
+
+Either way callers may repeat their requests afterwards; nothing is booked twice. Moving from one to
+the other starts an empty journal: drain first, and settle what is open.
 
 ## Install
 
@@ -204,6 +219,23 @@ with `my-values.yaml`:
 
 Callers are not authenticated yet. The chart therefore renders nothing until you say
 `acceptUnauthenticatedCallers: true`, which is right only behind a proxy or mesh that you trust.
+
+## With PostgreSQL
+
+```yaml
+replicas: 3
+journal:
+  dsnSecret:
+    name: loyalty-database   # a Secret of the database's own; left out: secrets.existingSecret
+    key: uri                 # postgresql://user:password@host:5432/name
+  ha: synchronous            # only with a synchronous standby
+```
+
+The user must be allowed to create tables. The database needs its durable defaults (fsync,
+full_page_writes, synchronous_commit = on); the gateway checks them whenever it connects and takes
+no booking otherwise. Each pod holds up to seven connections; name the database itself and not a
+pooler. gRPC keeps its connections, so callers need a mesh or a client that balances, or one pod
+does all the work.
 
 ## What to know
 

@@ -24,6 +24,7 @@ ELLIPSIS = "…"
 # What differs from run to run, and the part of it that the page keeps.
 VOLATILE: tuple[tuple[str, str], ...] = (
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", ELLIPSIS),
+    (r"/\d{4}-\d\d-\d\dT\d\d/", f"/{ELLIPSIS}/"),
     (r"\d{4}-\d\d-\d\d \(UTC\)", f"{ELLIPSIS} (UTC)"),
     (r"\b\d\d:\d\d:\d\d\.\d{3}\b", ELLIPSIS),
     (r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", ELLIPSIS),

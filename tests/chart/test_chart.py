@@ -77,6 +77,8 @@ def refusal(chart: helm_python.Chart, values: Values) -> str:
 def settings_of(chart: helm_python.Chart, values: Values, secrets: Path) -> Settings:
     """What the server reads of the rendered file, with the Secret's files laid under `secrets`."""
     text = one(chart, values, "ConfigMap")["data"]["loyalty.toml"]
+    text = text.replace("/run/secrets/loyalty-journal", str(secrets))
+    (secrets / "dsn").write_text("postgresql://user:secret@database:5432/loyalty")
     for file in re.findall(r'"/run/secrets/loyalty/([^"]+)"', text):
         (secrets / file).write_text(base64.b64encode(bytes(32)).decode())
     path = secrets / "loyalty.toml"
@@ -131,7 +133,12 @@ def test_the_validation_itself_finds_a_misspelling(
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
-        ("replicas", 2, "replicas"),
+        ("replicas", 0, "replicas"),
+        ("replicaCount", 2, "replicaCount"),
+        ("journal.dsn", "postgresql://a:b@c/d", "dsn"),
+        ("journal.dsnSecret", "database", "dsnSecret"),
+        ("journal.dsnSecret.key", "a/b", "key"),
+        ("journal.ha", "quorum", "ha"),
         ("image.tagg", "x", "tagg"),
         ("image.digest", "latest", "digest"),
         ("secrets.sealingKey", "x", "sealingKey"),
@@ -173,6 +180,9 @@ def test_the_schema_names_what_it_refuses(
         ("secrets.files", [], "connections.cashassist.api_key_file: cashassist-api-key is not"),
         ("terminationGracePeriodSeconds", 42, "terminationGracePeriodSeconds is 42 and must not"),
         ("config.server", {"drain_grace_s": 60}, "must not be less than 83"),
+        ("replicas", 2, "replicas is 2, but the journal is a SQLite file"),
+        ("journal.dsnSecret.name", "canary-database", "journal.dsnSecret.key is missing"),
+        ("journal.ha", "synchronous", "journal.ha is synchronous"),
     ],
 )
 def test_what_is_missing_or_unsafe_names_itself(
@@ -187,7 +197,7 @@ def test_what_is_missing_or_unsafe_names_itself(
     text = refusal(chart, values)
 
     assert named in text
-    assert "canary" not in text
+    assert "canary" not in text.replace("canary-database", "")
 
 
 def test_the_defaults_alone_render_nothing_and_say_what_to_make(
@@ -246,6 +256,80 @@ def test_the_journal_survives_an_uninstall(chart: helm_python.Chart, values: Val
     assert not [it for it in documents(chart, values) if it["kind"] == "PersistentVolumeClaim"]
     (data,) = [it for it in pod(chart, values)["volumes"] if it["name"] == "data"]
     assert data["persistentVolumeClaim"] == {"claimName": "mine"}
+
+
+@pytest.fixture
+def shared(values: Values) -> Values:
+    """The example on PostgreSQL, with its address in a Secret of the database's own."""
+    values["journal"] = {"dsnSecret": {"name": "database", "key": "uri"}, "ha": "synchronous"}
+    values["replicas"] = 3
+    return values
+
+
+@pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
+def test_every_document_of_a_shared_journal_is_valid_for_kubernetes(
+    chart: helm_python.Chart, shared: Values, version: str
+) -> None:
+    found = documents(chart, shared)
+    assert {it["kind"] for it in found} == {
+        "ConfigMap",
+        "Deployment",
+        "Service",
+        "ServiceAccount",
+    }
+    for document in found:
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_helm_lint_finds_nothing_in_a_shared_journal(shared: Values) -> None:
+    result = helm_python.lint(CHART, shared, strict=True)
+    complaints = [it for it in result["messages"] if "icon is recommended" not in str(it)]
+    assert complaints == []
+
+
+def test_pods_that_share_a_journal_are_replaced_without_a_pause(
+    chart: helm_python.Chart, shared: Values
+) -> None:
+    spec = one(chart, shared, "Deployment")["spec"]
+    assert spec["replicas"] == 3
+    assert spec["strategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+    }
+
+
+def test_a_shared_journal_needs_no_volume_and_writes_to_tmp_alone(
+    chart: helm_python.Chart, shared: Values
+) -> None:
+    shared["persistence"] = {"existingClaim": "left-over"}
+    assert "data" not in {it["name"] for it in pod(chart, shared)["volumes"]}
+    mounts = container(chart, shared)["volumeMounts"]
+    assert {it["mountPath"] for it in mounts if not it.get("readOnly")} == {"/tmp"}
+
+
+@pytest.mark.parametrize(("name", "secret"), [("database", "database"), ("", "loyalty-gateway")])
+def test_the_server_reads_the_databases_address_from_its_secret(
+    chart: helm_python.Chart, shared: Values, tmp_path: Path, name: str, secret: str
+) -> None:
+    shared["journal"]["dsnSecret"]["name"] = name
+    (volume,) = [it["secret"] for it in pod(chart, shared)["volumes"] if it["name"] == "journal"]
+    assert volume["secretName"] == secret
+    assert volume["items"] == [{"key": "uri", "path": "dsn"}]
+    (mount,) = [it for it in container(chart, shared)["volumeMounts"] if it["name"] == "journal"]
+
+    journal = settings_of(chart, shared, tmp_path).journal
+
+    text = one(chart, shared, "ConfigMap")["data"]["loyalty.toml"]
+    assert f'dsn_file = "{mount["mountPath"]}/dsn"' in text
+    assert journal.dsn is not None
+    assert journal.dsn.get_secret_value().endswith("@database:5432/loyalty")
+    assert journal.ha == "synchronous"
+
+
+def test_the_notes_say_where_the_journal_stays(chart: helm_python.Chart, shared: Values) -> None:
+    (text,) = [it for name, it in rendered(chart, shared).items() if name.endswith("NOTES.txt")]
+    assert "the key uri of the Secret database" in text
+    assert "volume" not in text
 
 
 def test_the_server_accepts_the_rendered_configuration(

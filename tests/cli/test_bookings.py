@@ -105,6 +105,49 @@ def test_list_says_that_there_is_more(gateway: FakeGateway, capsys: Capture) -> 
     assert "The first 1; there are more (--limit)." in capsys.readouterr().out
 
 
+INCIDENT = "cashassist/2026-11-21T23/PROVIDER_UNREACHABLE"
+
+
+def test_list_counts_what_each_incident_has_left_open(
+    gateway: FakeGateway, capsys: Capture
+) -> None:
+    open_one = a_booking(state=types_pb2.BOOKING_STATE_NEEDS_REVIEW, incident=INCIDENT)
+    open_one.final = False
+    other = a_booking(incident="cashassist/2026-11-22T00/PROVIDER_INTERNAL")
+    other.final = False
+    settled = a_booking(incident="cashassist/2026-11-20T00/PROVIDER_INTERNAL")
+    gateway.answers["ListBookings"] = page(other, open_one, open_one, settled)
+    assert main(["bookings", "list"]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[5:]] == [
+        [],
+        ["open", "incidents", "(--incident)"],
+        [INCIDENT, "2", "open"],
+        ["cashassist/2026-11-22T00/PROVIDER_INTERNAL", "1", "open"],
+    ]
+
+
+def test_list_asks_for_one_incident(gateway: FakeGateway, capsys: Capture) -> None:
+    gateway.answers["ListBookings"] = page()
+    assert main(["bookings", "list", "--incident", INCIDENT]) == 0
+    (asked,) = gateway.asked
+    assert asked == bookings.ListBookingsRequest(
+        incident=INCIDENT, page=types_pb2.Page(page_size=50)
+    )
+
+
+def test_show_and_explain_name_the_incident(gateway: FakeGateway, capsys: Capture) -> None:
+    booking = a_booking(incident=INCIDENT)
+    gateway.answers = {
+        "GetBooking": bookings.GetBookingResponse(booking=booking),
+        "ExplainBooking": bookings.ExplainBookingResponse(booking=booking),
+    }
+    for command in ("show", "explain"):
+        assert main(["bookings", command, "till-7-000123"]) == 0
+        assert ["incident", INCIDENT] in [
+            line.split() for line in capsys.readouterr().out.splitlines()
+        ]
+
+
 @pytest.mark.parametrize("command", ["show", "explain", "cancel"])
 @pytest.mark.parametrize(
     ("name", "field"),

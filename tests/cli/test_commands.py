@@ -24,6 +24,8 @@ COMMANDS = (
     ("bookings", "explain"),
     ("bookings", "cancel"),
     ("bookings", "resolve"),
+    ("journal",),
+    ("journal", "accept"),
     ("connections",),
     ("connections", "list"),
     ("connections", "capabilities"),
@@ -97,6 +99,13 @@ def test_the_version_is_the_packages_own(capsys: pytest.CaptureFixture[str]) -> 
         (["bookings", "resolve", "till-7-000123", "--ask-now", "--outcome", "executed"], "exactly"),
         (["bookings", "resolve", "till-7-000123", "--outcome", "executed"], "--evidence"),
         (["bookings", "resolve", "till-7-000123", "--ask-now", "--reason", "so"], "--reason"),
+        (["bookings", "resolve"], "--from"),
+        (["bookings", "resolve", "till-7-000123", "--from", "decisions.csv"], "from the file"),
+        (["bookings", "resolve", "--from", "f.csv", "--outcome", "executed"], "from the file"),
+        (["bookings", "resolve", "--from", "/nowhere/decisions.csv"], "/nowhere/decisions.csv"),
+        (["bookings", "resolve", "till-7-000123", "--ask-now", "--dry-run"], "--dry-run"),
+        (["bookings", "list", "--incident", "i" * 121], "--incident"),
+        (["journal", "accept", "--config", "/nowhere/loyalty.toml"], "/nowhere/loyalty.toml"),
         (["serve", "--config", "/nowhere/loyalty.toml"], "/nowhere/loyalty.toml"),
         (["config", "--config", "/nowhere/loyalty.toml"], "/nowhere/loyalty.toml"),
         (["sandbox", "--listen", "here"], "server.listen"),
@@ -176,14 +185,6 @@ def test_the_address_for_clients_is_no_setting_of_a_server(
     monkeypatch.setenv("LOYALTY_SERVER", "127.0.0.1:6001")
     assert main(["config"]) == 2
     assert "LOYALTY_SERVER" not in capsys.readouterr().err
-
-
-def test_migrate_makes_the_journal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    config = tmp_path / "loyalty.toml"
-    journal = tmp_path / "journal.sqlite3"
-    config.write_text(f'{PRODUCTION}\n[journal]\npath = "{journal}"\n')
-    assert main(["migrate", "--config", str(config)]) == 0
-    assert journal.stat().st_size > 0
 
 
 def test_a_bug_is_one_line_without_a_trace(

@@ -44,6 +44,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 
 {{- define "loyalty-gateway.secretsFolder" -}}/run/secrets/loyalty{{- end -}}
 
+{{/* The database's address may come from a Secret of its own, so it has a folder of its own. */}}
+{{- define "loyalty-gateway.journalFolder" -}}/run/secrets/loyalty-journal{{- end -}}
+
 {{/*
 What must be decided before anything is rendered. Each failure names the value and says what to do;
 the server would refuse the same, but only once the pod runs.
@@ -56,6 +59,15 @@ the server would refuse the same, but only once the pod runs.
 {{- $_ := required "secrets.outboundSaltKey is missing: name the key of the Secret that holds the outbound salt" .Values.secrets.outboundSaltKey -}}
 {{- if not .Values.connections -}}
 {{- fail "connections is empty: name at least one account with a vendor" -}}
+{{- end -}}
+{{- if and .Values.journal.dsnSecret.name (not .Values.journal.dsnSecret.key) -}}
+{{- fail (printf "journal.dsnSecret.key is missing: name the key of the Secret %s that holds the address of the database" .Values.journal.dsnSecret.name) -}}
+{{- end -}}
+{{- if and (gt (int .Values.replicas) 1) (not .Values.journal.dsnSecret.key) -}}
+{{- fail (printf "replicas is %v, but the journal is a SQLite file, which belongs to one process: give a PostgreSQL database with journal.dsnSecret, or one replica" .Values.replicas) -}}
+{{- end -}}
+{{- if and (eq .Values.journal.ha "synchronous") (not .Values.journal.dsnSecret.key) -}}
+{{- fail "journal.ha is synchronous, which speaks of a PostgreSQL database: name one with journal.dsnSecret" -}}
 {{- end -}}
 {{- if not .Values.acceptUnauthenticatedCallers -}}
 {{- fail "acceptUnauthenticatedCallers must be set to true: callers are not authenticated yet, so whoever reaches the pod may book. Say true only when a proxy or mesh that you trust stands before it and nothing else can reach it" -}}
@@ -91,6 +103,12 @@ the server would refuse the same, but only once the pod runs.
 {{- range .Values.secrets.sealingKeys -}}
 {{- $sealing = append $sealing (dict "id" .id "file" (printf "%s/%s" $folder .key)) -}}
 {{- end -}}
+{{- $journal := dict "path" "/var/lib/loyalty/loyalty.sqlite3" -}}
+{{- if .Values.journal.dsnSecret.key -}}
+{{- $journal = dict
+  "dsn_file" (printf "%s/dsn" (include "loyalty-gateway.journalFolder" .))
+  "ha" .Values.journal.ha -}}
+{{- end -}}
 {{- $ours := dict
   "profile" "production"
   "server" (dict
@@ -98,7 +116,7 @@ the server would refuse the same, but only once the pod runs.
     "admin_listen" "0.0.0.0:50052"
     "metrics_listen" "0.0.0.0:50053"
     "auth" "none-behind-trusted-proxy")
-  "journal" (dict "path" "/var/lib/loyalty/loyalty.sqlite3")
+  "journal" $journal
   "keys" (dict
     "sealing" $sealing
     "outbound_salt_file" (printf "%s/%s" $folder .Values.secrets.outboundSaltKey))

@@ -35,6 +35,7 @@ loyalty sandbox
 loyalty serve --config /etc/loyalty/loyalty.toml
 loyalty bookings list --state in-doubt --state needs-review
 loyalty bookings explain till-7-000123
+loyalty bookings resolve --from decisions.csv --dry-run
 ```
 
 Environment:
@@ -63,6 +64,11 @@ app.command(
     "loyalty_gateway.cli.bookings:connections_app",
     name="connections",
     help="See the connections of a running server and what each can do.",
+)
+app.command(
+    "loyalty_gateway.cli.journal:journal_app",
+    name="journal",
+    help="Decide about the journal's database what no machine may decide.",
 )
 
 ConfigFile = Annotated[
@@ -141,8 +147,12 @@ def serve(*, config: ConfigFile = None) -> int:
 
 @app.command(help_epilogue="Example: `loyalty migrate --config /etc/loyalty/loyalty.toml`")
 def migrate(*, config: ConfigFile = None) -> None:
-    """Bring the journal's tables to this version; the server does the same when it starts."""
-    from loyalty_gateway.cli.configuration import read_settings
+    """Bring the journal's tables to this version; a server does the same when it starts.
+
+    The configuration says which journal: a SQLite file, which no server may be using, or a
+    PostgreSQL database, whose running servers go on meanwhile. Running it again changes nothing.
+    """
+    from loyalty_gateway.cli.configuration import journal_place, read_settings
 
     settings = read_settings(config, {})
     from loyalty_gateway.app import StartRefused, migrate
@@ -151,6 +161,7 @@ def migrate(*, config: ConfigFile = None) -> None:
         migrate(settings)
     except StartRefused as error:
         raise UsageFailed(str(error)) from error
+    print(f"The journal {journal_place(settings)} fits this version.")
 
 
 @app.command(

@@ -6,16 +6,19 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from cyclopts import App, Parameter
 
 from loyalty.v1 import bookings_pb2, providers_pb2, types_pb2
-from loyalty_gateway.cli import screen
+from loyalty_gateway.cli import resolving, screen
 from loyalty_gateway.cli.client import Server, connect, to_json
+from loyalty_gateway.cli.decision_file import OUTCOMES, read_decisions
 from loyalty_gateway.cli.failure import CommandFailed, UsageFailed
 
 PAGE_SIZE_MAX = 200
+INCIDENT_LENGTH_MAX = 120
 LIST_LIMIT_MAX = 10_000
 TIMEOUT_S_MAX = 60.0
 
@@ -76,6 +79,7 @@ bookings_app = App(
 loyalty bookings list --state in-doubt --state needs-review --since 24h
 loyalty bookings explain till-7-000123
 loyalty bookings resolve till-7-000123 --ask-now
+loyalty bookings resolve --from decisions.csv --dry-run
 ```
 """,
 )
@@ -92,7 +96,13 @@ BookingName = Annotated[
 
 @bookings_app.command(
     name="list",
-    help_epilogue="Example: `loyalty bookings list --state needs-review --since 7d --limit 500`",
+    help_epilogue="""Examples:
+
+```
+loyalty bookings list --state needs-review --since 7d --limit 500
+loyalty bookings list --incident cashassist/2026-11-21T23/PROVIDER_UNREACHABLE
+```
+""",
 )
 def list_bookings(
     *,
@@ -103,6 +113,12 @@ def list_bookings(
         ),
     ] = (),
     connection: Annotated[str, Parameter(help="Only this connection.", show_default=False)] = "",
+    incident: Annotated[
+        str,
+        Parameter(
+            help="Only what one incident left in doubt, as the list names it.", show_default=False
+        ),
+    ] = "",
     since: Annotated[
         str,
         Parameter(
@@ -116,7 +132,9 @@ def list_bookings(
     """List bookings, the newest first."""
     if not 1 <= limit <= LIST_LIMIT_MAX:
         raise UsageFailed(f"--limit must be from 1 to {LIST_LIMIT_MAX}.")
-    request = bookings_pb2.ListBookingsRequest(connection=connection)
+    if len(incident) > INCIDENT_LENGTH_MAX:
+        raise UsageFailed(f"--incident must be at most {INCIDENT_LENGTH_MAX} characters.")
+    request = bookings_pb2.ListBookingsRequest(connection=connection, incident=incident)
     request.states.extend(dict.fromkeys(each.value for each in state))
     if since:
         request.created.start_time.FromDatetime(read_since(since, datetime.now(UTC)))
@@ -187,11 +205,26 @@ def cancel_booking(name: BookingName, /, *, asked: Asked = Asked()) -> None:
 loyalty bookings resolve till-7-000123 --ask-now
 loyalty bookings resolve till-7-000123 --outcome executed
     --evidence "vendor ticket 4711" --reason "their back office shows the withdrawal"
+loyalty bookings resolve --from decisions.csv --dry-run
+```
+
+A file of decisions is CSV that begins with the line `booking,outcome,evidence,reason`, or one
+JSON object with these names in each line:
+
+```
+booking,outcome,evidence,reason
+till-7-000123,executed,statement line 81,their statement shows the withdrawal
+bookings/01a20074-3b79-76b1-b274-9fb5d90f3bfd,not-executed,statement of 21 Nov,no line for it
 ```
 """,
 )
 def resolve_booking(
-    name: BookingName,
+    name: Annotated[
+        str | None,
+        Parameter(
+            name="NAME", help="`bookings/…`, or the caller's request_id.", show_default=False
+        ),
+    ] = None,
     /,
     *,
     ask_now: Annotated[
@@ -212,16 +245,44 @@ def resolve_booking(
         ),
     ] = "",
     reason: Annotated[str, Parameter(help="Why you decide so.", show_default=False)] = "",
+    from_file: Annotated[
+        Path | None,
+        Parameter(
+            name="--from",
+            help="Record the decisions in this file; `-` reads standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="With --from: check the file, ask where each booking stands, change nothing.",
+        ),
+    ] = False,
     yes: Annotated[
         bool, Parameter(negative=(), show_default=False, help="Do not ask for confirmation.")
     ] = False,
     asked: Asked = Asked(),
-) -> None:
+) -> int:
     """End a doubt: ask the provider now, or record what a person has found out.
 
     A recorded outcome is final and is answered to every repeat of the request_id, so a terminal
     is asked for confirmation first.
+
+    With --from many are recorded at once. The whole file is checked before the first is sent, and
+    every wrong line is named. Each booking has a line with what became of it; the exit code is 1
+    when any failed. Running the same file again is safe: what is recorded stays as it is.
     """
+    if from_file is not None:
+        if name or ask_now or outcome or evidence or reason:
+            raise UsageFailed("--from takes the bookings and what is decided from the file alone.")
+        return _resolve_file(from_file, asked, is_dry_run=dry_run, is_agreed=yes)
+    if name is None:
+        raise UsageFailed("give the NAME of a booking, or a file of decisions with --from.")
+    if dry_run:
+        raise UsageFailed("--dry-run belongs to --from.")
     if ask_now == (outcome is not None):
         raise UsageFailed("give exactly one of --ask-now and --outcome.")
     if ask_now and (evidence or reason):
@@ -237,14 +298,23 @@ def resolve_booking(
             name = _get(server, name).name
         request = bookings_pb2.ResolveBookingRequest(name=name)
         if outcome:
-            word = outcome.replace("-", "_").upper()
-            request.decision.outcome = types_pb2.Outcome.Value(f"OUTCOME_{word}")
+            request.decision.outcome = OUTCOMES[outcome]
             request.decision.evidence = evidence
             request.decision.reason = reason
         else:
             request.ask_now.SetInParent()
         booking = server.call(server.bookings.ResolveBooking, request).booking
     _show(booking, asked)
+    return 0
+
+
+def _resolve_file(path: Path, asked: Asked, *, is_dry_run: bool, is_agreed: bool) -> int:
+    decisions = read_decisions(path)
+    is_asked = not (is_agreed or is_dry_run or asked.json)
+    if is_asked and sys.stdin.isatty() and sys.stderr.isatty():
+        resolving.confirm(decisions)
+    with _open(asked) as server:
+        return resolving.resolve_all(server, decisions, is_dry_run=is_dry_run, is_json=asked.json)
 
 
 @connections_app.command(name="list", help_epilogue="Example: `loyalty connections list`")

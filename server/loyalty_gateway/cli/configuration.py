@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from loyalty_gateway.cli.failure import UsageFailed
 from loyalty_gateway.config import ConfigError, Settings, load_settings
@@ -30,6 +31,14 @@ def read_settings(
             ) from None
         lines = "".join(f"\n  {problem}" for problem in error.problems)
         raise UsageFailed(f"the configuration ({where}) is wrong:{lines}") from None
+
+
+def journal_place(settings: Settings) -> str:
+    """Where the journal is, without the login to it."""
+    if settings.journal.dsn is None:
+        return str(settings.journal.path)
+    address = urlsplit(settings.journal.dsn.get_secret_value())
+    return f"postgresql://{address.netloc.rpartition('@')[2]}{address.path}"
 
 
 def server_addresses(

@@ -4,7 +4,9 @@ Colour and wrapping are for terminals only; a pipe gets plain lines that are nev
 """
 
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TextIO
@@ -13,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -104,6 +107,30 @@ class Screen:
         self._console.file.write("\n".join(lines) + "\n")
         self._console.file.flush()
 
+    @contextmanager
+    def progress(self, total: int, *, is_shown: bool = True) -> Iterator[Callable[[], None]]:
+        """A bar for long work, on a terminal only; what it gives is called after each step.
+
+        The bar stands below the lines that are shown meanwhile; where those go to a pipe or a
+        file, it stands on standard error.
+        """
+        console = self._console if self.is_terminal else Console(file=sys.stderr)
+        if not (is_shown and console.is_terminal):
+            yield lambda: None
+            return
+        bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        with bar:
+            task = bar.add_task("", total=total)
+            yield lambda: bar.advance(task)
+
     def _print(self, parts: Iterable[RenderableType]) -> None:
         for part in parts:
             # A line of text is left to the terminal to wrap, so that it can be copied whole.
@@ -113,6 +140,11 @@ class Screen:
 def clean(text: str) -> str:
     """A text in one line that cannot move the cursor: control characters become blanks."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def line(*parts: str | tuple[str, str]) -> Text:
+    """One line of texts, each plain or with its style."""
+    return Text.assemble(*parts)
 
 
 def state_name(state: types_pb2.BookingState.ValueType) -> str:
@@ -192,15 +224,22 @@ def _table(*columns: str) -> Table:
 
 
 def show_bookings(screen: Screen, bookings: Iterable[types_pb2.Booking], *, is_cut: bool) -> None:
-    """The table of `bookings list`; `is_cut` says that more matched than were asked for."""
+    """The table of `bookings list`; `is_cut` says that more matched than were asked for.
+
+    Below it stand the incidents whose bookings are still open: one trouble at a vendor leaves
+    many doubts, and they are looked into and settled together.
+    """
     table = _table("CREATED", "STATE", "OPERATION", "AMOUNT")
     if not screen.is_narrow:
         table.add_column("ACCOUNT", no_wrap=True)
         table.add_column("CONNECTION", no_wrap=True)
     # Never cut: it is what the next command needs.
     table.add_column("REQUEST_ID", overflow="fold")
+    open_of: Counter[str] = Counter()
     for booking in bookings:
         name = state_name(booking.state)
+        if booking.incident and not booking.final:
+            open_of[booking.incident] += 1
         row = [
             Text(time_text(booking.create_time)),
             Text(name, STATE_WORDS[name][1]),
@@ -216,6 +255,9 @@ def show_bookings(screen: Screen, bookings: Iterable[types_pb2.Booking], *, is_c
     parts: list[RenderableType] = [table]
     if is_cut:
         parts.append(Text(f"\nThe first {table.row_count}; there are more (--limit).", "dim"))
+    if open_of:
+        rows = ((clean(incident), f"{count} open") for incident, count in open_of.most_common())
+        parts += [Text("\nopen incidents (--incident)", "bold"), _facts(rows)]
     screen.show(*parts)
 
 
@@ -272,6 +314,8 @@ def _booking_rows(booking: types_pb2.Booking) -> list[tuple[str, RenderableType 
         rows.append(("if lost", mode))
     if booking.attempt_count:
         rows.append(("attempts", str(booking.attempt_count)))
+    if booking.incident:
+        rows.append(("incident", clean(booking.incident)))
     if booking.trace_id:
         rows.append(("trace", clean(booking.trace_id)))
     return rows
@@ -302,6 +346,8 @@ def show_story(screen: Screen, story: bookings_pb2.ExplainBookingResponse) -> No
         span = when(story.next_time) - datetime.now(UTC)
         words = f"in {span_text(span)}" if span > timedelta() else "due now"
         ending.append(("by itself at", f"{time_text(story.next_time)} ({words})"))
+    if booking.incident:
+        ending.append(("incident", clean(booking.incident)))
     if story.trace_id:
         ending.append(("trace", clean(story.trace_id)))
     screen.show(_headline(booking), _facts(rows), Text(), _steps(story), Text(), _facts(ending))
