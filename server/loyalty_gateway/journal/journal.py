@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from loyalty_gateway.domain.booking import Attempt, Booking, HistoryEntry, State
@@ -24,7 +24,7 @@ from loyalty_gateway.journal.rows import (
     history_from_row,
     to_us,
 )
-from loyalty_gateway.journal.store import JournalRefused, Store
+from loyalty_gateway.journal.store import JournalRefused, Store, Trouble
 from loyalty_gateway.journal.writer import Change, Claim, Opened, Opening, Writer, unavailable
 
 __all__ = ["Journal", "JournalRefused", "ListQuery", "PromiseRow", "Unresolved"]
@@ -168,10 +168,20 @@ class Journal:
         def run() -> _T:
             engine = store.background if is_background else store.engine
             try:
-                with engine.connect() as connection:
-                    return query(connection)
+                return ask(engine)
+            except SQLAlchemyError as error:
+                if store.trouble(error) is not Trouble.LOST:
+                    raise unavailable(error) from error
+            # A pooled connection may have died unseen, and reading again does no harm.
+            engine.dispose()
+            try:
+                return ask(engine)
             except SQLAlchemyError as error:
                 raise unavailable(error) from error
+
+        def ask(engine: Engine) -> _T:
+            with engine.connect() as connection:
+                return query(connection)
 
         threads = self._background if is_background else self._readers
         return await asyncio.get_running_loop().run_in_executor(threads, run)

@@ -262,6 +262,10 @@ class PostgresStore:
 
     # --- statements --------------------------------------------------------------------------
 
+    def begin_whole(self, connection: Connection) -> None:
+        # The connection commits each statement by itself; the end of the batch ends this too.
+        connection.exec_driver_sql("BEGIN")
+
     def insert(
         self, connection: Connection, bookings: Sequence[Row], histories: Sequence[Row]
     ) -> set[str]:

@@ -128,6 +128,9 @@ class SqliteStore:
 
     # --- statements --------------------------------------------------------------------------
 
+    def begin_whole(self, connection: Connection) -> None:
+        """Every batch is a transaction here."""
+
     def insert(
         self, connection: Connection, bookings: Sequence[Row], histories: Sequence[Row]
     ) -> set[str]:

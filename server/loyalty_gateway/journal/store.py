@@ -51,6 +51,10 @@ class Store(Protocol):
         """
         ...
 
+    def begin_whole(self, connection: Connection) -> None:
+        """What follows in this batch is several statements and is written whole or not at all."""
+        ...
+
     def insert(
         self, connection: Connection, bookings: Sequence[Row], histories: Sequence[Row]
     ) -> set[str]:

@@ -273,11 +273,14 @@ class Writer:
             # Another server may answer from now on; and the commit may have gone through.
             self._disconnect()
             if found is not None:
-                return self._read_again(items, found, error)
+                return self._read_again(error, items, apply, found, tries)
         self._unhealthy(error)
         return [unavailable(error)] * len(items)
 
-    def _read_again(self, items: list[Any], found: _Apply, error: Exception) -> list[Any]:
+    def _read_again(
+        self, error: Exception, items: list[Any], apply: _Apply, found: _Apply, tries: int
+    ) -> list[Any]:
+        """What stands after a commit whose answer was lost; what does not is written once more."""
         try:
             connection = self._connected()
             with connection.begin():
@@ -285,7 +288,14 @@ class Writer:
         except (SQLAlchemyError, JournalRefused) as second:
             self._unhealthy(second)
             return [unavailable(second)] * len(items)
-        if any(result is None for result in results):
+        missing = [number for number, result in enumerate(results) if result is None]
+        if missing and tries == 0:
+            # Safe even if the lost one lands after all: a row is inserted under its request_id
+            # and moved from its epoch once.
+            again = self._commit([items[number] for number in missing], apply, found, tries + 1)
+            for number, result in zip(missing, again, strict=True):
+                results[number] = result
+        elif missing:
             # It can be read, and yet it was not written: a full disk, say.
             self._unhealthy(error)
         return [unavailable(error) if result is None else result for result in results]
@@ -316,7 +326,10 @@ class Writer:
     def _unhealthy(self, error: BaseException) -> None:
         if self.is_healthy:
             cause = getattr(error, "orig", None) or error
-            log.error("The journal cannot be written: %s", type(cause).__name__)
+            is_ours = isinstance(cause, JournalRefused)
+            log.error(
+                "The journal cannot be written: %s", cause if is_ours else type(cause).__name__
+            )
         self.is_healthy = False
 
     # --- what is written ------------------------------------------------------------------
@@ -374,6 +387,8 @@ class Writer:
             if place == len(rounds):
                 rounds.append([])
             rounds[place].append(change)
+        if len(rounds) > 1 or any(change.holds_account is not None for change in changes):
+            self._store.begin_whole(connection)
         landed: set[int] = set()
         for chosen in rounds:
             landed |= self._apply_round(connection, chosen)
