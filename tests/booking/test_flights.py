@@ -4,7 +4,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,11 +47,12 @@ from tests.booking.vendor import (
     loses_the_request,
     refuses,
 )
+from tests.postgres import Place
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(tmp_path / "journal") as house:
+async def house(place: Place) -> AsyncIterator[House]:
+    async with open_house(place) as house:
         yield house
 
 
@@ -103,9 +103,9 @@ async def test_a_booking_happens_once_and_is_answered_from_the_journal(house: Ho
     assert (booking.attempt_count, booking.doubtful_attempts) == (1, 1)
 
 
-async def test_the_vendor_is_asked_only_after_the_intent_is_on_disk(tmp_path: Path) -> None:
+async def test_the_vendor_is_asked_only_after_the_intent_is_on_disk(place: Place) -> None:
     gate = Gate()
-    async with open_house(tmp_path / "journal", FakeVendor(gate)) as house:
+    async with open_house(place, FakeVendor(gate)) as house:
         caller = house.booking_task()
         await gate.arrived.wait()
         booking = await house.get()
@@ -135,8 +135,8 @@ async def test_a_repeat_is_answered_with_the_very_same_bytes(house: House) -> No
     assert len(house.vendor.effects) == 1
 
 
-async def test_a_refusal_is_final_and_repeated_with_the_very_same_bytes(tmp_path: Path) -> None:
-    async with open_house(tmp_path / "journal", FakeVendor(refuses())) as house:
+async def test_a_refusal_is_final_and_repeated_with_the_very_same_bytes(place: Place) -> None:
+    async with open_house(place, FakeVendor(refuses())) as house:
         first = await house.fails()
         second = await house.fails()
 
@@ -173,12 +173,10 @@ async def test_one_request_id_means_one_request(house: House) -> None:
     ],
 )
 async def test_every_business_field_belongs_to_the_request(
-    tmp_path: Path, changes: dict[str, Any]
+    place: Place, changes: dict[str, Any]
 ) -> None:
     vendor = FakeVendor()
-    async with open_house(
-        tmp_path / "journal", connections={"main": vendor, "second": vendor}
-    ) as house:
+    async with open_house(place, connections={"main": vendor, "second": vendor}) as house:
         await house.book()
         error = await house.fails(**changes)
 
@@ -250,14 +248,14 @@ async def test_an_undo_that_cannot_be_kept_is_not_promised(house: House) -> None
     assert await house.find() is None
 
 
-async def test_fields_that_the_vendor_needs_are_named_all_at_once(tmp_path: Path) -> None:
+async def test_fields_that_the_vendor_needs_are_named_all_at_once(place: Place) -> None:
     offer = Offer(
         FakeVendor()._read,
         recovery_mode=RecoveryMode.MANUAL,
         needed_fields=("sale.order_id", "sale.store_id", "money_value"),
     )
     vendor = FakeVendor(offers={Operation.DEBIT_BALANCE: offer})
-    async with open_house(tmp_path / "journal", vendor) as house:
+    async with open_house(place, vendor) as house:
         error = await house.fails(filled_fields=frozenset({"money_value"}))
         filled = frozenset({"sale.order_id", "sale.store_id", "money_value"})
         await house.book(filled_fields=filled)
@@ -332,9 +330,9 @@ async def test_a_hundred_calls_with_one_request_id_have_one_effect_and_equal_ans
 
 
 async def test_a_hundred_refused_calls_with_one_request_id_hear_the_same_bytes(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
-    async with open_house(tmp_path / "journal", FakeVendor(refuses())) as house:
+    async with open_house(place, FakeVendor(refuses())) as house:
         errors = await asyncio.gather(*(house.fails() for _ in range(100)))
 
     assert len(house.vendor.sends) == 1
@@ -353,9 +351,9 @@ async def test_of_different_requests_with_one_request_id_exactly_one_wins(house:
 
 
 async def test_the_loser_of_a_request_id_hears_of_it_at_once_even_while_the_winner_is_in_doubt(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
-    async with open_house(tmp_path / "journal", FakeVendor(otherwise=loses_the_answer)) as house:
+    async with open_house(place, FakeVendor(otherwise=loses_the_answer)) as house:
         await house.fails(within_s=0.5)
         async with asyncio.timeout(5):
             error = await house.fails(asked=Money("CHF", 1), within_s=30)
@@ -363,9 +361,9 @@ async def test_the_loser_of_a_request_id_hears_of_it_at_once_even_while_the_winn
     assert error.reason is Reason.REQUEST_ID_REUSED
 
 
-async def test_a_duplicate_joins_the_booking_that_is_under_way(tmp_path: Path) -> None:
+async def test_a_duplicate_joins_the_booking_that_is_under_way(place: Place) -> None:
     gate = Gate()
-    async with open_house(tmp_path / "journal", FakeVendor(gate)) as house:
+    async with open_house(place, FakeVendor(gate)) as house:
         first = house.booking_task()
         await gate.arrived.wait()
         second = house.booking_task()
@@ -422,9 +420,9 @@ async def test_a_caller_who_leaves_between_the_intent_and_the_send_sends_nothing
     assert house.vendor.sends == []
 
 
-async def test_a_caller_who_leaves_after_the_send_cancels_nothing(tmp_path: Path) -> None:
+async def test_a_caller_who_leaves_after_the_send_cancels_nothing(place: Place) -> None:
     gate = Gate()
-    async with open_house(tmp_path / "journal", FakeVendor(gate)) as house:
+    async with open_house(place, FakeVendor(gate)) as house:
         caller = house.booking_task()
         await gate.arrived.wait()
         caller.cancel()
@@ -438,10 +436,10 @@ async def test_a_caller_who_leaves_after_the_send_cancels_nothing(tmp_path: Path
 
 
 async def test_one_caller_of_two_who_leaves_does_not_take_the_other_along(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
     gate = Gate()
-    async with open_house(tmp_path / "journal", FakeVendor(gate)) as house:
+    async with open_house(place, FakeVendor(gate)) as house:
         first = house.booking_task()
         await gate.arrived.wait()
         second = house.booking_task()
@@ -456,10 +454,10 @@ async def test_one_caller_of_two_who_leaves_does_not_take_the_other_along(
 
 
 async def test_a_deadline_that_passes_during_the_send_is_told_as_unknown_and_then_the_truth(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
     gate = Gate()
-    async with open_house(tmp_path / "journal", FakeVendor(gate)) as house:
+    async with open_house(place, FakeVendor(gate)) as house:
         error = await house.fails(within_s=0.4)
         gate.go.set()
         answer = await house.book()
@@ -482,10 +480,10 @@ async def test_a_deadline_that_passes_before_the_intent_is_on_disk_carries_no_ou
     assert house.vendor.sends == []
 
 
-async def test_an_intent_that_came_too_late_to_disk_is_not_sent(tmp_path: Path) -> None:
+async def test_an_intent_that_came_too_late_to_disk_is_not_sent(place: Place) -> None:
     """Two seconds after it was asked for the world may have moved on."""
     limits = Limits(send_by_s=0.05)
-    async with open_house(tmp_path / "journal", limits=limits) as house:
+    async with open_house(place, limits=limits) as house:
         async with house.journal.writer_held():
             caller = asyncio.create_task(house.fails())
             late = in_s(0.06)
@@ -498,9 +496,9 @@ async def test_an_intent_that_came_too_late_to_disk_is_not_sent(tmp_path: Path) 
         assert (await house.get()).state is State.RESERVED
 
 
-async def test_one_total_time_limit_ends_an_attempt_in_doubt(tmp_path: Path) -> None:
+async def test_one_total_time_limit_ends_an_attempt_in_doubt(place: Place) -> None:
     limits = Limits(attempt_total_s=0.05)
-    async with open_house(tmp_path / "journal", FakeVendor(Gate()), limits=limits) as house:
+    async with open_house(place, FakeVendor(Gate()), limits=limits) as house:
         error = await house.fails(within_s=0.6)
 
         assert error.reason is Reason.BOOKING_IN_DOUBT
@@ -512,9 +510,9 @@ async def test_one_total_time_limit_ends_an_attempt_in_doubt(tmp_path: Path) -> 
 # --- in doubt ---------------------------------------------------------------------------------
 
 
-async def test_a_lost_answer_is_found_within_the_callers_deadline(tmp_path: Path) -> None:
+async def test_a_lost_answer_is_found_within_the_callers_deadline(place: Place) -> None:
     vendor = FakeVendor(loses_the_answer)
-    async with open_house(tmp_path / "journal", vendor, policy=QUICK) as house:
+    async with open_house(place, vendor, policy=QUICK) as house:
         answer = await house.book()
 
         assert answer.body == (await house.get()).answer_bytes
@@ -525,18 +523,18 @@ async def test_a_lost_answer_is_found_within_the_callers_deadline(tmp_path: Path
 
 
 async def test_a_lost_request_is_booked_by_recovery_within_the_callers_deadline(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
     vendor = FakeVendor(loses_the_request)
-    async with open_house(tmp_path / "journal", vendor, policy=QUICK) as house:
+    async with open_house(place, vendor, policy=QUICK) as house:
         await house.book()
 
     assert len(vendor.effects) == 1
 
 
-async def test_a_doubt_that_outlives_the_deadline_is_told_as_unknown(tmp_path: Path) -> None:
+async def test_a_doubt_that_outlives_the_deadline_is_told_as_unknown(place: Place) -> None:
     vendor = FakeVendor(otherwise=loses_the_answer)
-    async with open_house(tmp_path / "journal", vendor) as house:
+    async with open_house(place, vendor) as house:
         error = await house.fails(within_s=0.4)
         booking = await house.get()
 
@@ -546,10 +544,10 @@ async def test_a_doubt_that_outlives_the_deadline_is_told_as_unknown(tmp_path: P
     assert error.retry_after_s is not None
 
 
-async def test_a_repeat_in_doubt_has_the_next_step_taken_now(tmp_path: Path) -> None:
+async def test_a_repeat_in_doubt_has_the_next_step_taken_now(place: Place) -> None:
     """The schedule would wait for an hour."""
     vendor = FakeVendor(loses_the_answer)
-    async with open_house(tmp_path / "journal", vendor) as house:
+    async with open_house(place, vendor) as house:
         await house.fails(within_s=0.4)
         answer = await house.book()
 
@@ -558,9 +556,9 @@ async def test_a_repeat_in_doubt_has_the_next_step_taken_now(tmp_path: Path) -> 
     assert [send.attempt_number for send in vendor.sends] == [1, 2]
 
 
-async def test_repeats_kick_a_booking_at_most_once_a_second(tmp_path: Path) -> None:
+async def test_repeats_kick_a_booking_at_most_once_a_second(place: Place) -> None:
     vendor = FakeVendor(otherwise=loses_the_answer)
-    async with open_house(tmp_path / "journal", vendor) as house:
+    async with open_house(place, vendor) as house:
         await house.fails(within_s=0.4)
         started = in_s(0)
         for _ in range(20):
@@ -573,10 +571,10 @@ async def test_repeats_kick_a_booking_at_most_once_a_second(tmp_path: Path) -> N
 
 
 async def test_a_repeat_hears_at_once_of_a_doubt_that_ended_while_it_was_on_its_way(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
     """The repeat read the booking in doubt just before an operator decided it."""
-    async with open_house(tmp_path / "journal", FakeVendor(loses_the_answer)) as house:
+    async with open_house(place, FakeVendor(loses_the_answer)) as house:
         await house.fails(within_s=0.4)
         booking = await house.get()
         has_read, may_go = asyncio.Event(), asyncio.Event()
@@ -599,12 +597,12 @@ async def test_a_repeat_hears_at_once_of_a_doubt_that_ended_while_it_was_on_its_
 
 
 async def test_a_journal_that_cannot_be_read_is_no_reason_to_deny_what_was_sent(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
     """JOURNAL_UNAVAILABLE would say that this call sent nothing."""
     gate = Gate(loses_the_answer)
     vendor = FakeVendor(loses_the_answer, gate)
-    async with open_house(tmp_path / "journal", vendor) as house:
+    async with open_house(place, vendor) as house:
         caller = asyncio.create_task(house.fails(within_s=2))
         await house.becomes(State.IN_DOUBT)
         repeat = asyncio.create_task(house.fails(within_s=2))
@@ -618,9 +616,9 @@ async def test_a_journal_that_cannot_be_read_is_no_reason_to_deny_what_was_sent(
 
 
 async def test_a_doubt_that_no_machine_can_end_is_told_without_an_invitation_to_retry(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
-    async with open_house(tmp_path / "journal", FakeVendor(loses_the_answer), promises={}) as house:
+    async with open_house(place, FakeVendor(loses_the_answer), promises={}) as house:
         error = await house.fails()
         repeat = await house.fails()
 
@@ -631,8 +629,8 @@ async def test_a_doubt_that_no_machine_can_end_is_told_without_an_invitation_to_
     assert len(house.vendor.sends) == 1
 
 
-async def test_a_contradiction_is_told_as_a_persons(tmp_path: Path) -> None:
-    async with open_house(tmp_path / "journal", FakeVendor(contradicts)) as house:
+async def test_a_contradiction_is_told_as_a_persons(place: Place) -> None:
+    async with open_house(place, FakeVendor(contradicts)) as house:
         error = await house.fails()
 
         assert error.reason is Reason.BOOKING_NEEDS_REVIEW
@@ -644,9 +642,9 @@ async def test_a_contradiction_is_told_as_a_persons(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("act", [breaks, cancels_itself])
 async def test_a_bug_of_an_adapter_after_the_send_is_a_doubt_and_shows_nothing_of_itself(
-    tmp_path: Path, act: Act
+    place: Place, act: Act
 ) -> None:
-    async with open_house(tmp_path / "journal", FakeVendor(act)) as house:
+    async with open_house(place, FakeVendor(act)) as house:
         error = await house.fails(within_s=0.6)
         assert (await house.get()).state is State.IN_DOUBT
         answer = await house.book()
@@ -658,9 +656,9 @@ async def test_a_bug_of_an_adapter_after_the_send_is_a_doubt_and_shows_nothing_o
 
 
 async def test_a_codec_that_fails_after_the_send_leaves_a_doubt_never_a_failure(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
-    async with open_house(tmp_path / "journal") as house:
+    async with open_house(place) as house:
         house.codec.breaks = True
         error = await house.fails(within_s=0.6)
         state = (await house.get()).state
@@ -673,8 +671,8 @@ async def test_a_codec_that_fails_after_the_send_leaves_a_doubt_never_a_failure(
     assert len(house.vendor.effects) == 1
 
 
-async def test_a_codec_that_fails_on_a_refusal_leaves_a_doubt(tmp_path: Path) -> None:
-    async with open_house(tmp_path / "journal", FakeVendor(refuses())) as house:
+async def test_a_codec_that_fails_on_a_refusal_leaves_a_doubt(place: Place) -> None:
+    async with open_house(place, FakeVendor(refuses())) as house:
         house.codec.breaks = True
         error = await house.fails(within_s=0.6)
 
@@ -696,14 +694,12 @@ async def test_a_journal_that_cannot_be_written_stops_the_booking_before_the_sen
 
 
 async def test_a_settle_that_cannot_be_written_leaves_the_send_in_progress_never_failed(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
     gate = Gate(books_with_a_long_text)
     limits = Limits(settle_retry_s=0.3, lease_s=1.0)
-    async with open_house(
-        tmp_path / "journal", FakeVendor(gate), policy=QUICK, limits=limits
-    ) as house:
-        caller = asyncio.create_task(house.fails())
+    async with open_house(place, FakeVendor(gate), policy=QUICK, limits=limits) as house:
+        caller = asyncio.create_task(house.fails(within_s=2))
         await gate.arrived.wait()
         await house.journal.fill_the_disk()
         gate.go.set()
@@ -721,9 +717,9 @@ async def test_a_settle_that_cannot_be_written_leaves_the_send_in_progress_never
         assert len(house.vendor.effects) == 1
 
 
-async def test_a_settle_is_written_again_until_the_disk_has_room(tmp_path: Path) -> None:
+async def test_a_settle_is_written_again_until_the_disk_has_room(place: Place) -> None:
     gate = Gate(books_with_a_long_text)
-    async with open_house(tmp_path / "journal", FakeVendor(gate)) as house:
+    async with open_house(place, FakeVendor(gate)) as house:
         caller = house.booking_task()
         await gate.arrived.wait()
         await house.journal.fill_the_disk()
@@ -738,10 +734,10 @@ async def test_a_settle_is_written_again_until_the_disk_has_room(tmp_path: Path)
 
 
 async def test_a_settle_that_landed_although_its_answer_was_lost_counts(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
     """The commit went through and the word of it did not: it is written again, and found."""
-    async with open_house(tmp_path / "journal") as house:
+    async with open_house(place) as house:
         fails = [True]
 
         async def lose_the_word() -> None:
@@ -756,11 +752,11 @@ async def test_a_settle_that_landed_although_its_answer_was_lost_counts(
 
 
 async def test_a_text_that_the_database_refuses_does_not_keep_a_booking_from_settling(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
     """Half a surrogate pair in a vendor's code: no database takes it, and money was moved."""
     vendor = FakeVendor(refuses_with_a_broken_text)
-    async with open_house(tmp_path / "journal", vendor) as house:
+    async with open_house(place, vendor) as house:
         error = await house.fails(within_s=1)
         booking = await house.get()
 
@@ -769,13 +765,13 @@ async def test_a_text_that_the_database_refuses_does_not_keep_a_booking_from_set
     assert booking.state is State.IN_DOUBT
 
 
-async def test_a_bug_of_ours_after_the_send_is_told_as_unknown(tmp_path: Path) -> None:
+async def test_a_bug_of_ours_after_the_send_is_told_as_unknown(place: Place) -> None:
     """INTERNAL without an outcome would not tell the caller to repeat the same request_id."""
 
     async def break_down() -> None:
         raise RuntimeError("a bug behind the settle")
 
-    async with open_house(tmp_path / "journal") as house:
+    async with open_house(place) as house:
         house.journal.before_change = break_down
         error = await house.fails()
         state = (await house.get()).state
@@ -788,8 +784,8 @@ async def test_a_bug_of_ours_after_the_send_is_told_as_unknown(tmp_path: Path) -
 # --- nothing was booked: the same request_id may be repeated ----------------------------------
 
 
-async def test_an_unreachable_vendor_leaves_the_request_id_to_be_repeated(tmp_path: Path) -> None:
-    async with open_house(tmp_path / "journal", FakeVendor(is_not_reached)) as house:
+async def test_an_unreachable_vendor_leaves_the_request_id_to_be_repeated(place: Place) -> None:
+    async with open_house(place, FakeVendor(is_not_reached)) as house:
         error = await house.fails()
         answer = await house.book()
 
@@ -808,18 +804,30 @@ async def test_an_unreachable_vendor_leaves_the_request_id_to_be_repeated(tmp_pa
         ]
 
 
-async def test_a_fault_that_was_wished_for_goes_with_the_first_attempt_only(
-    tmp_path: Path,
+async def test_a_refusal_after_nothing_was_booked_is_as_final_as_on_the_first_attempt(
+    place: Place,
 ) -> None:
-    async with open_house(tmp_path / "journal", FakeVendor(is_not_reached)) as house:
+    async with open_house(place, FakeVendor(is_not_reached, refuses())) as house:
+        await house.fails()
+        error = await house.fails()
+
+        assert error.reason is Reason.INSUFFICIENT_BALANCE
+        assert (error.fate, error.is_final) == (Fate.NOT_EXECUTED, True)
+        assert (await house.get()).state is State.DECLINED
+
+
+async def test_a_fault_that_was_wished_for_goes_with_the_first_attempt_only(
+    place: Place,
+) -> None:
+    async with open_house(place, FakeVendor(is_not_reached)) as house:
         await house.fails(fault="slow")
         await house.book(fault="slow")
 
     assert [send.fault for send in house.vendor.sends] == ["slow", ""]
 
 
-async def test_the_vendors_wish_for_patience_reaches_the_caller(tmp_path: Path) -> None:
-    async with open_house(tmp_path / "journal", FakeVendor(limits_the_rate(17))) as house:
+async def test_the_vendors_wish_for_patience_reaches_the_caller(place: Place) -> None:
+    async with open_house(place, FakeVendor(limits_the_rate(17))) as house:
         error = await house.fails()
 
     assert error.reason is Reason.PROVIDER_RATE_LIMITED
@@ -827,8 +835,8 @@ async def test_the_vendors_wish_for_patience_reaches_the_caller(tmp_path: Path) 
     assert error.retry_after_s == 17
 
 
-async def test_a_hundred_repeats_of_a_reserved_request_id_send_it_once(tmp_path: Path) -> None:
-    async with open_house(tmp_path / "journal", FakeVendor(is_not_reached)) as house:
+async def test_a_hundred_repeats_of_a_reserved_request_id_send_it_once(place: Place) -> None:
+    async with open_house(place, FakeVendor(is_not_reached)) as house:
         await house.fails()
         answers = await asyncio.gather(*(house.book() for _ in range(100)))
 
@@ -837,9 +845,9 @@ async def test_a_hundred_repeats_of_a_reserved_request_id_send_it_once(tmp_path:
 
 
 async def test_a_repeat_of_a_reserved_request_id_must_be_the_same_request(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
-    async with open_house(tmp_path / "journal", FakeVendor(is_not_reached)) as house:
+    async with open_house(place, FakeVendor(is_not_reached)) as house:
         await house.fails()
         error = await house.fails(asked=Money("CHF", 1))
 
@@ -847,9 +855,9 @@ async def test_a_repeat_of_a_reserved_request_id_must_be_the_same_request(
     assert len(house.vendor.sends) == 1
 
 
-async def test_a_reserved_booking_that_nobody_repeats_is_closed(tmp_path: Path) -> None:
+async def test_a_reserved_booking_that_nobody_repeats_is_closed(place: Place) -> None:
     policy = replace(QUICK, abandon_reserved_s=0.05)
-    async with open_house(tmp_path / "journal", FakeVendor(is_not_reached), policy=policy) as house:
+    async with open_house(place, FakeVendor(is_not_reached), policy=policy) as house:
         await house.fails()
         booking = await house.becomes(State.NOT_EXECUTED)
         error = await house.fails()
@@ -892,9 +900,9 @@ async def test_a_tombstone_is_the_tenants_own(house: House) -> None:
     assert (await house.book(tenant="another")).body
 
 
-async def test_tombstones_are_limited_per_tenant_and_hour(tmp_path: Path) -> None:
+async def test_tombstones_are_limited_per_tenant_and_hour(place: Place) -> None:
     limits = Limits(tombstones_per_hour_max=3)
-    async with open_house(tmp_path / "journal", limits=limits) as house:
+    async with open_house(place, limits=limits) as house:
         for number in range(3):
             await house.cancel(f"never-sent-{number}")
         error = await failure(house.cancel("never-sent-3"))
@@ -913,9 +921,9 @@ async def test_tombstones_are_limited_per_tenant_and_hour(tmp_path: Path) -> Non
     ],
 )
 async def test_what_was_or_may_have_been_booked_cannot_be_cancelled_and_the_truth_is_told(
-    tmp_path: Path, act: Act, state: State
+    place: Place, act: Act, state: State
 ) -> None:
-    async with open_house(tmp_path / "journal", FakeVendor(act)) as house:
+    async with open_house(place, FakeVendor(act)) as house:
         await asyncio.gather(house.book(within_s=0.4), return_exceptions=True)
         before = await house.get()
         error = await failure(house.cancel())
@@ -926,9 +934,9 @@ async def test_what_was_or_may_have_been_booked_cannot_be_cancelled_and_the_trut
         assert await house.get() == before
 
 
-async def test_a_booking_under_way_cannot_be_cancelled(tmp_path: Path) -> None:
+async def test_a_booking_under_way_cannot_be_cancelled(place: Place) -> None:
     gate = Gate()
-    async with open_house(tmp_path / "journal", FakeVendor(gate)) as house:
+    async with open_house(place, FakeVendor(gate)) as house:
         caller = house.booking_task()
         await gate.arrived.wait()
         error = await failure(house.cancel())
@@ -939,8 +947,8 @@ async def test_a_booking_under_way_cannot_be_cancelled(tmp_path: Path) -> None:
     assert (error.fate, error.is_final) == (Fate.UNKNOWN, False)
 
 
-async def test_a_reserved_booking_is_closed_by_a_cancel(tmp_path: Path) -> None:
-    async with open_house(tmp_path / "journal", FakeVendor(is_not_reached)) as house:
+async def test_a_reserved_booking_is_closed_by_a_cancel(place: Place) -> None:
+    async with open_house(place, FakeVendor(is_not_reached)) as house:
         await house.fails()
         closed = await house.cancel()
         error = await house.fails()
@@ -952,20 +960,20 @@ async def test_a_reserved_booking_is_closed_by_a_cancel(tmp_path: Path) -> None:
         assert len(house.vendor.sends) == 1
 
 
-async def test_cancelling_what_did_not_happen_is_all_right(tmp_path: Path) -> None:
-    async with open_house(tmp_path / "journal", FakeVendor(refuses())) as house:
+async def test_cancelling_what_did_not_happen_is_all_right(place: Place) -> None:
+    async with open_house(place, FakeVendor(refuses())) as house:
         await house.fails()
         booking = await house.cancel()
 
     assert booking.state is State.DECLINED
 
 
-async def test_a_cancel_and_its_original_meet_in_any_order_and_agree(tmp_path: Path) -> None:
+async def test_a_cancel_and_its_original_meet_in_any_order_and_agree(place: Place) -> None:
     """Two hundred races: either the tombstone won and nothing was sent, or the booking did."""
     dice = random.Random(4)
     wins = {"cancel": 0, "booking": 0}
 
-    async with open_house(tmp_path / "journal") as house:
+    async with open_house(place) as house:
         for number in range(200):
             request_id = f"race-{number:04}"
             booked, cancelled = await asyncio.gather(
@@ -989,11 +997,11 @@ async def test_a_cancel_and_its_original_meet_in_any_order_and_agree(tmp_path: P
     assert min(wins.values()) >= 10, f"one side always won: {wins}"
 
 
-async def test_a_cancel_and_a_repeat_of_a_reserved_booking_agree(tmp_path: Path) -> None:
+async def test_a_cancel_and_a_repeat_of_a_reserved_booking_agree(place: Place) -> None:
     dice = random.Random(5)
     wins = {"cancel": 0, "booking": 0}
 
-    async with open_house(tmp_path / "journal") as house:
+    async with open_house(place) as house:
         for number in range(100):
             request_id = f"race-{number:04}"
             house.vendor.script.append(is_not_reached)
@@ -1022,11 +1030,11 @@ async def test_a_cancel_and_a_repeat_of_a_reserved_booking_agree(tmp_path: Path)
 # --- admission, pause and drain ---------------------------------------------------------------
 
 
-async def test_admission_counts_bookings_in_flight_not_callers(tmp_path: Path) -> None:
+async def test_admission_counts_bookings_in_flight_not_callers(place: Place) -> None:
     """Callers who leave at once do not make room: what they sent still runs."""
     gate = Gate()
     limits = Limits(in_flight_max=3)
-    async with open_house(tmp_path / "journal", FakeVendor(otherwise=gate), limits=limits) as house:
+    async with open_house(place, FakeVendor(otherwise=gate), limits=limits) as house:
         callers = [house.booking_task(f"sale-{number:04}") for number in range(3)]
         await until(lambda: house.vendor.running == 3)
         for caller in callers:
@@ -1046,12 +1054,12 @@ async def test_admission_counts_bookings_in_flight_not_callers(tmp_path: Path) -
     assert answer.is_replayed
 
 
-async def test_one_slow_connection_does_not_take_the_room_of_another(tmp_path: Path) -> None:
+async def test_one_slow_connection_does_not_take_the_room_of_another(place: Place) -> None:
     gate = Gate()
     slow, quick = FakeVendor(otherwise=gate), FakeVendor()
     limits = Limits(in_flight_per_connection_max=2)
     async with open_house(
-        tmp_path / "journal", limits=limits, connections={"main": slow, "quick": quick}
+        place, limits=limits, connections={"main": slow, "quick": quick}
     ) as house:
         callers = [house.booking_task(f"sale-{number:04}") for number in range(2)]
         await until(lambda: slow.running == 2)
@@ -1064,10 +1072,10 @@ async def test_one_slow_connection_does_not_take_the_room_of_another(tmp_path: P
     assert len(quick.effects) == 1
 
 
-async def test_a_full_house_still_answers_what_it_knows(tmp_path: Path) -> None:
+async def test_a_full_house_still_answers_what_it_knows(place: Place) -> None:
     gate = Gate()
     limits = Limits(in_flight_max=1)
-    async with open_house(tmp_path / "journal", FakeVendor(books, gate), limits=limits) as house:
+    async with open_house(place, FakeVendor(books, gate), limits=limits) as house:
         known = await house.book()
         caller = house.booking_task("sale-0002")
         await gate.arrived.wait()
@@ -1081,8 +1089,8 @@ async def test_a_full_house_still_answers_what_it_knows(tmp_path: Path) -> None:
     assert conflict.reason is Reason.REQUEST_ID_REUSED
 
 
-async def test_a_refused_booking_leaves_no_row(tmp_path: Path) -> None:
-    async with open_house(tmp_path / "journal", limits=Limits(in_flight_max=0)) as house:
+async def test_a_refused_booking_leaves_no_row(place: Place) -> None:
+    async with open_house(place, limits=Limits(in_flight_max=0)) as house:
         await house.fails()
 
         assert await house.find() is None
@@ -1102,8 +1110,8 @@ async def test_too_little_time_is_enough_for_a_known_booking(house: House) -> No
     assert (await house.book(within_s=0.1)).body == known.body
 
 
-async def test_a_paused_connection_takes_no_new_booking(tmp_path: Path) -> None:
-    async with open_house(tmp_path / "journal", is_paused=True) as house:
+async def test_a_paused_connection_takes_no_new_booking(place: Place) -> None:
+    async with open_house(place, is_paused=True) as house:
         error = await house.fails()
 
         assert (error.reason, error.fate) == (Reason.CONNECTION_PAUSED, Fate.NOT_EXECUTED)
@@ -1111,11 +1119,11 @@ async def test_a_paused_connection_takes_no_new_booking(tmp_path: Path) -> None:
 
 
 async def test_a_draining_server_answers_what_it_knows_and_starts_nothing(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
     gate = Gate()
     vendor = FakeVendor(books, refuses(), loses_the_answer, is_not_reached, gate)
-    async with open_house(tmp_path / "journal", vendor) as house:
+    async with open_house(place, vendor) as house:
         known = await house.book("sale-0001")
         declined = await house.fails("sale-0002")
         await house.fails("sale-0003", within_s=0.4)
@@ -1142,9 +1150,9 @@ async def test_a_draining_server_answers_what_it_knows_and_starts_nothing(
     assert tombstone.reason is Reason.CANCELLED_BEFORE_ARRIVAL
 
 
-async def test_stopping_waits_for_what_was_sent(tmp_path: Path) -> None:
+async def test_stopping_waits_for_what_was_sent(place: Place) -> None:
     gate = Gate()
-    async with open_house(tmp_path / "journal", FakeVendor(gate)) as house:
+    async with open_house(place, FakeVendor(gate)) as house:
         caller = house.booking_task()
         await gate.arrived.wait()
         stopping = asyncio.create_task(house.engine.stop(20))
@@ -1158,10 +1166,10 @@ async def test_stopping_waits_for_what_was_sent(tmp_path: Path) -> None:
 
 
 async def test_stopping_counts_what_it_could_not_wait_for_and_its_callers_hear_in_progress(
-    tmp_path: Path,
+    place: Place,
 ) -> None:
     """A stray cancellation would leave a caller without any answer."""
-    async with open_house(tmp_path / "journal", FakeVendor(Gate())) as house:
+    async with open_house(place, FakeVendor(Gate())) as house:
         caller = asyncio.create_task(house.fails())
         await until(lambda: house.vendor.running == 1)
         left = await house.engine.stop(0.05)

@@ -202,7 +202,10 @@ async def learn(caller: Caller, request: BookingRequest, limit_s: float = 30.0) 
         reply = await caller.call(request, timeout_s=10.0)
         if reply.is_final:
             return reply
-        assert time.monotonic() < give_up, f"no end within {limit_s:g} s: {reply}"
+        if time.monotonic() > give_up:
+            story = await caller.explain(request.request_id)
+            steps = "\n".join(step.text for step in story.steps)
+            raise AssertionError(f"no end within {limit_s:g} s: {reply}\n{steps}")
         await asyncio.sleep(REPEAT_EVERY_S)
 
 

@@ -124,7 +124,7 @@ class Actor:
         await self.call(request, timeout_s=0.6, fault=fault)
         await self.look(request.request_id)
         await self.call(bookings_pb2.CancelBookingRequest(request_id=request.request_id))
-        last = await learn(self.house.caller, request)
+        last = await learn(self.house.caller, request, limit_s=60.0)
         self.scene.replies.append((f"the last {request.DESCRIPTOR.name}", last))
         await self.look(request.request_id)
 

@@ -1,15 +1,19 @@
 """Many calls at the same moment with one request_id: one booking, one answer, one effect."""
 
 import asyncio
+import time
 from collections import Counter
 
 import grpc
 
-from tests.e2e.caller import Reply, debit, new_request_id, redeem, top_up
+from tests.e2e.caller import Reply, debit, learn, new_request_id, redeem, top_up
 from tests.e2e.house import House
 from tests.e2e.truth import assert_booked_once, assert_not_booked, effects_of
 
 CALLS = 100
+WAVES, WAVE = 6, 24
+LEASE_S = 30
+"""How long a booking belongs to whoever has taken it up, by default."""
 
 
 async def test_a_hundred_equal_calls_have_one_effect_and_one_answer(shared_house: House) -> None:
@@ -72,6 +76,29 @@ async def test_of_a_hundred_contents_under_one_request_id_exactly_one_wins(
         assert again.is_ok is reply.is_ok
         assert again.is_ok or again.reason == "REQUEST_ID_REUSED"
     await assert_booked_once(house, *winners[0])
+
+
+async def test_repeating_while_recovery_takes_a_booking_up_does_not_delay_the_truth(
+    shared_house: House,
+) -> None:
+    house = shared_house
+    requests = [top_up(1) for _ in range(WAVES * WAVE)]
+
+    async def repeat_about_the_due_time(number: int) -> float:
+        """Seconds until the end was heard; recovery is due 0.3 s after the answer was lost."""
+        began = time.monotonic()
+        limit_s = 0.27 + number % WAVE * 0.005
+        await house.caller.call(requests[number], timeout_s=limit_s, fault="lost-after")
+        await learn(house.caller, requests[number], limit_s=LEASE_S + 15)
+        return time.monotonic() - began
+
+    for wave in range(WAVES):
+        numbers = range(wave * WAVE, (wave + 1) * WAVE)
+        seconds = await asyncio.gather(*(repeat_about_the_due_time(it) for it in numbers))
+        slow = [round(took_s, 1) for took_s in seconds if took_s > LEASE_S / 3]
+        assert not slow, f"{len(slow)} of {WAVE} waited for a lease to run out: {slow} s"
+    for request in requests:
+        await assert_booked_once(house, request)
 
 
 async def test_a_request_id_belongs_to_one_method_and_one_connection(shared_house: House) -> None:

@@ -22,7 +22,7 @@ from tests.e2e.caller import (
     Reply,
     top_up,
 )
-from tests.e2e.checker import Heard, Move, Row, World, read_journal, violations
+from tests.e2e.checker import OPEN_STATES, Heard, Move, Row, World, read_journal, violations
 from tests.e2e.conftest import open_house
 from tests.e2e.house import House, until
 from tests.e2e.vendor import Effect, Exchange
@@ -33,6 +33,7 @@ CALLERS = 8
 KILLS = 3
 THINKING_S_MAX = 0.08
 QUIESCE_S = 45.0
+STORIES_MAX = 5
 SETTINGS = {
     "RECOVERY__SCHEDULE_S": "[0.5, 0.5, 1, 1, 2]",
     "RECOVERY__THEN_EVERY_S": "2",
@@ -214,6 +215,9 @@ async def test_nothing_is_lost_doubled_or_contradicted(house: House) -> None:
     rows, moves = read_journal(house.home.journal)
     effects = [it for it in await house.vendor.effects() if it.card != PROOF_CARD]
     wrong = violations(World(run.heard, effects, rows, moves))
+    for row in [row for row in rows if row.state in OPEN_STATES][:STORIES_MAX]:
+        story = await house.caller.explain(row.request_id)
+        wrong += [f"  {row.request_id}: {step.text}" for step in story.steps]
     assert not wrong, f"seed {SEED}:\n" + "\n".join(wrong)
     assert is_at_rest, f"seed {SEED}: some callers did not hear the end within {QUIESCE_S:g} s"
     assert_not_vacuous(run, effects, rows, moves)

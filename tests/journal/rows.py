@@ -5,16 +5,19 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 
 from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.operations import Operation, Order, RecoveryMode
 from loyalty_gateway.journal.journal import Journal
+from loyalty_gateway.journal.postgres import PostgresStore
+from loyalty_gateway.journal.sqlite import SqliteStore
 from loyalty_gateway.journal.writer import Change, Opening
+from tests.booking.house import HookedJournal
+from tests.postgres import Place, store_at
 
 TENANT = "default"
 T0 = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -87,10 +90,8 @@ async def opened(journal: Journal, **changes: Any) -> Booking:
 
 
 @asynccontextmanager
-async def open_journal(
-    path: Path, *, boot_id: str = "boot-1", kind: type[Journal] = Journal
-) -> AsyncIterator[Journal]:
-    journal = kind(path, boot_id)
+async def open_journal(place: Place, *, boot_id: str = "boot-1") -> AsyncIterator[HookedJournal]:
+    journal = HookedJournal(store_at(place), boot_id)
     try:
         await journal.start(CHECK)
         yield journal
@@ -99,15 +100,29 @@ async def open_journal(
 
 
 def engine_of(journal: Journal) -> Engine:
-    """The engine behind a journal that was started."""
-    assert journal._engine is not None
-    return journal._engine
+    """What a journal that was started reads with."""
+    return journal._store.engine
+
+
+def writers_engine_of(journal: Journal) -> Engine:
+    """What it writes with."""
+    store = journal._store
+    assert isinstance(store, SqliteStore | PostgresStore)
+    return store._writers
+
+
+async def set_directly(journal: HookedJournal, booking: Booking, assignment: str) -> None:
+    """Damage: columns that are overwritten behind the journal's back."""
+    statement = text(f"UPDATE booking SET {assignment} WHERE booking_id = :booking_id")
+    await journal.on_the_writers_connection(
+        lambda connection: connection.execute(statement, {"booking_id": booking.booking_id})
+    )
 
 
 @contextmanager
 def commits_counted(journal: Journal) -> Iterator[list[int]]:
-    """Appends the number of statements of each transaction that is committed."""
-    engine = engine_of(journal)
+    """Gets an entry for each commit of the writer."""
+    engine = writers_engine_of(journal)
     commits: list[int] = []
 
     def on_commit(_: object) -> None:

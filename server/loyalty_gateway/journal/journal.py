@@ -263,14 +263,11 @@ class Journal:
         claim = Claim(tenant, self.boot_id, round(lease_s * 1_000_000), limit, tuple(flying))
         ids = await self._writer.claim(claim)
         table = schema.booking
-        statement = (
-            select(table)
-            .where(
-                table.c.tenant == tenant,
-                table.c.booking_id.in_(ids),
-                table.c.owner == self.boot_id,
-            )
-            .order_by(table.c.create_time)
+        # Sorted below: SQLite would read all of the tenant's bookings in the order wished for.
+        statement = select(table).where(
+            table.c.tenant == tenant,
+            table.c.booking_id.in_(ids),
+            table.c.owner == self.boot_id,
         )
 
         def query(connection: Connection) -> Sequence[Booking]:
@@ -280,7 +277,7 @@ class Journal:
                     found.append(booking_from_row(row))
                 except LoyaltyError as error:
                     log.error("Booking %s is left alone: %s", error.booking, error.message)
-            return found
+            return sorted(found, key=lambda booking: booking.create_time)
 
         return await self._read(query, is_background=True) if ids else []
 

@@ -94,6 +94,7 @@ class SqliteStore:
             ) from error
 
     def _start(self, salt_check: bytes) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = _lock_file(self._path)
         if not self._path.exists():
             # Born private: the file holds sealed account ids.

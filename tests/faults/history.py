@@ -1,0 +1,106 @@
+"""What every caller was told, when and by whom; and what that says of doubts and their ends."""
+
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+
+from loyalty.v1 import bookings_pb2
+from tests.e2e.caller import BookingRequest, Reply
+from tests.e2e.checker import Heard
+from tests.faults.fleet import Replica
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One answer to a booking call, and the seconds between which it was asked for."""
+
+    heard: Heard
+    began_s: float
+    ended_s: float
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """One content under one request_id."""
+        return self.heard.request.request_id, self.heard.ticket
+
+
+@dataclass(slots=True)
+class History:
+    """All calls of one fleet's callers, in the order in which they ended."""
+
+    told: list[Told] = field(default_factory=list)
+    cancels: Counter[str] = field(default_factory=Counter)
+
+    async def book(
+        self,
+        replica: Replica,
+        request: BookingRequest,
+        *,
+        timeout_s: float = 10.0,
+        fault: str = "",
+    ) -> Reply:
+        began_s = time.monotonic()
+        reply = await replica.caller.call(request, timeout_s=timeout_s, fault=fault)
+        self.told.append(Told(Heard(request, reply), began_s, time.monotonic()))
+        return reply
+
+    async def cancel(self, replica: Replica, request_id: str) -> Reply:
+        request: Message = bookings_pb2.CancelBookingRequest(request_id=request_id)
+        reply = await replica.caller.call(request, timeout_s=5.0)
+        self.cancels[reply.reason or reply.code.name] += 1
+        return reply
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The counts of one stretch of a history."""
+
+    keys: int
+    acked: int
+    in_doubt: int
+    resolved: int
+    resolve_s: tuple[float, ...]
+    """Seconds from the first write to the end of what was in doubt, shortest first."""
+    replays: int
+    conflicts: int
+
+
+def summarise(
+    told: list[Told], resolved_s: Mapping[str, float], open_ids: Collection[str] = ()
+) -> Summary:
+    """Counts by request; an answer without our word is unknown, as it is for any caller.
+
+    By the journal `resolved_s` is how long each booking took, since a caller may ask much later,
+    and `open_ids` are the requests that have no end.
+    """
+    doubts: set[str] = set()
+    acked: set[str] = set()
+    conflicts = replays = 0
+    for it in told:
+        reply = it.heard.reply
+        is_other = reply.reason == "REQUEST_ID_REUSED"
+        conflicts += is_other
+        replays += reply.is_replayed
+        if reply.is_ok:
+            acked.add(it.key[0])
+        if not reply.is_final and not is_other and reply.outcome in ("", "UNKNOWN"):
+            doubts.add(it.key[0])
+    return Summary(
+        keys=len({it.key[0] for it in told}),
+        acked=len(acked),
+        in_doubt=len(doubts),
+        resolved=len(doubts.difference(open_ids)),
+        resolve_s=tuple(sorted(resolved_s[it] for it in doubts if it in resolved_s)),
+        replays=replays,
+        conflicts=conflicts,
+    )
+
+
+def percentile(values: tuple[float, ...], share: float) -> float | None:
+    """The value below which this share lies; of few values the next higher one."""
+    if not values:
+        return None
+    return values[min(len(values) - 1, int(share * len(values)))]

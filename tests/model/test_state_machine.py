@@ -1,0 +1,54 @@
+"""Whatever callers, vendor, crashes, time and operators do: the engine is as the reference says."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.model.machine import BookingMachine
+from tests.model.reference import Act
+
+IS_LONG = os.environ.get("LOYALTY_TEST_MODEL") == "long"
+EXAMPLES, STEPS = (2_000, 50) if IS_LONG else (60, 25)
+
+FLOORS = {
+    **{act.name: 5 for act in Act},
+    "new": 60,
+    "repeat": 60,
+    "conflict": 30,
+    "cancel": 30,
+    "resolve": 10,
+    "ask": 5,
+    "crash": 60,
+    "crash in a send": 20,
+    "crash in a resend": 10,
+    "RESERVED": 10,
+    "IN_DOUBT": 60,
+    "NEEDS_REVIEW": 20,
+    "SUCCEEDED": 60,
+    "DECLINED": 60,
+    "NOT_EXECUTED": 60,
+}
+"""What must have been met at least, or the run has proven nothing."""
+
+
+@pytest.mark.timeout(4 * 3600 if IS_LONG else 120)
+def test_the_engine_lives_as_the_reference_says() -> None:
+    BookingMachine.seen.clear()
+    run_state_machine_as_test(
+        BookingMachine,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            # The same examples each time, so that a red run is repeated by running it again.
+            derandomize=not IS_LONG,
+            # Making a failure short takes minutes, since the engine is waited for in vain each time.
+            phases=tuple(Phase) if IS_LONG else (Phase.explicit, Phase.generate),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    seen = BookingMachine.seen
+    missed = {name: seen[name] for name, floor in FLOORS.items() if seen[name] < floor}
+    assert not missed, f"hardly met: {missed}"

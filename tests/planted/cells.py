@@ -1,0 +1,217 @@
+"""Short scenes, each made so that one planted bug must show; they know only what callers see."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from loyalty_gateway.booking.flights import Limits
+from loyalty_gateway.domain.amounts import Money
+from loyalty_gateway.domain.booking import Booking, State
+from loyalty_gateway.domain.errors import LoyaltyError
+from loyalty_gateway.domain.operations import Operation
+from loyalty_gateway.providers.connection import (
+    ConnectionSettings,
+    VendorCall,
+    open_connection,
+)
+from loyalty_gateway.providers.http import HttpAnswer
+from tests.booking.house import PATIENT, QUICK, House, open_house, until
+from tests.booking.vendor import (
+    FakeVendor,
+    Gate,
+    books,
+    loses_the_answer,
+    loses_the_request,
+    refuses,
+)
+from tests.planted.checker import Callers, Kind, violations
+from tests.planted.plants import GIVES_UP_AFTER
+from tests.planted.replicas import open_replica
+from tests.providers import fault_server
+
+REQUEST_ID = "sale-0001"
+ASKED = Money("CHF", 1000)
+OTHER = Money("CHF", 2000)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Where a cell plays: a file of its own, and a PostgreSQL database where it needs one."""
+
+    path: Path
+    dsn: str
+
+
+async def _book(
+    callers: Callers, house: House, asked: Money = ASKED, within_s: float = 20.0
+) -> LoyaltyError | None:
+    call = house.book(REQUEST_ID, asked=asked, within_s=within_s)
+    return await callers.hear(REQUEST_ID, asked, call)
+
+
+async def _verdict(callers: Callers, vendor: FakeVendor, house: House) -> set[Kind]:
+    assert vendor.sends and callers.told, "something was sent, and somebody heard of it"
+    booking = await house.find(REQUEST_ID)
+    bookings: list[Booking] = [] if booking is None else [booking]
+    return violations(callers, vendor.effects, bookings)
+
+
+async def _a_repeat_after_a_restart(scene: Scene) -> set[Kind]:
+    """The vendor does not recognise a booking, so only the journal can."""
+    callers, vendor = Callers(), FakeVendor(is_idempotent=False)
+    async with open_house(scene.path, vendor, promises={}) as house:
+        await _book(callers, house)
+    async with open_house(scene.path, vendor, promises={}, boot_id="boot-2") as house:
+        await _book(callers, house)
+        return await _verdict(callers, vendor, house)
+
+
+async def _a_crash_while_the_vendor_books(scene: Scene) -> set[Kind]:
+    callers = Callers()
+    gate = Gate()
+    vendor = FakeVendor(gate, is_idempotent=False)
+    async with open_house(scene.path, vendor, promises={}) as house:
+        caller = asyncio.create_task(_book(callers, house))
+        await gate.arrived.wait()
+        vendor.execute(vendor.sends[0])
+        await house.stop(0)
+        await caller
+    async with open_house(scene.path, vendor, promises={}, boot_id="boot-2") as house:
+        await _book(callers, house)
+        return await _verdict(callers, vendor, house)
+
+
+async def _a_lost_answer(scene: Scene) -> set[Kind]:
+    callers, vendor = Callers(), FakeVendor(loses_the_answer)
+    async with open_house(scene.path, vendor, policy=PATIENT) as house:
+        await _book(callers, house, within_s=0.4)
+        await _book(callers, house)
+        return await _verdict(callers, vendor, house)
+
+
+async def _a_vendor_that_is_silent_for_long(scene: Scene) -> set[Kind]:
+    callers = Callers()
+    silence = [loses_the_request] * (GIVES_UP_AFTER + 3)
+    vendor = FakeVendor(loses_the_answer, *silence)
+    async with open_house(scene.path, vendor, policy=QUICK) as house:
+        await _book(callers, house)
+        await house.becomes(State.SUCCEEDED, State.NOT_EXECUTED, request_id=REQUEST_ID)
+        return await _verdict(callers, vendor, house)
+
+
+async def _a_resend_after_a_lost_answer(scene: Scene) -> set[Kind]:
+    """The vendor recognises a booking by our id alone."""
+    callers, vendor = Callers(), FakeVendor(loses_the_answer, books)
+    async with open_house(scene.path, vendor, policy=QUICK) as house:
+        await _book(callers, house)
+        return await _verdict(callers, vendor, house)
+
+
+async def _a_stray_second_answer(scene: Scene) -> set[Kind]:
+    """The vendor answers the first request twice, the second time when the next one comes."""
+
+    async def answers_twice(exchange: fault_server.Exchange) -> bool:
+        if exchange.number > 1 and exchange.server.connections == 1:
+            await exchange.answer(exchange.server.effects[0])
+        await exchange.answer(exchange.body)
+        return True
+
+    def whole(answer: HttpAnswer) -> HttpAnswer:
+        return answer
+
+    found: set[Kind] = set()
+    async with fault_server.running(answers_twice) as server:
+        settings = ConnectionSettings.model_validate(
+            {"base_url": f"http://127.0.0.1:{server.port}", "connect_s": 10}
+        )
+        connection = open_connection("vendor", settings)
+        try:
+            for number in (1, 2):
+                body = json.dumps({"number": number}).encode()
+                call = VendorCall(
+                    operation=Operation.DEBIT_BALANCE,
+                    method="POST",
+                    route="/book",
+                    request_text="POST /book",
+                    headers=(("content-type", "application/json"),),
+                    body=body,
+                )
+                answer = await connection.exchange(call, whole)
+                if answer.body != body:
+                    found.add(Kind.FOREIGN_ANSWER)
+        finally:
+            await connection.close()
+        assert len(server.effects) == 2, "both were booked"
+    return found
+
+
+async def _one_request_id_for_two_requests(scene: Scene) -> set[Kind]:
+    callers, vendor = Callers(), FakeVendor()
+    async with open_house(scene.path, vendor) as house:
+        await _book(callers, house)
+        await _book(callers, house, asked=OTHER)
+        return await _verdict(callers, vendor, house)
+
+
+async def _a_repeat(scene: Scene) -> set[Kind]:
+    callers, vendor = Callers(), FakeVendor()
+    async with open_house(scene.path, vendor) as house:
+        await _book(callers, house)
+        await _book(callers, house)
+        return await _verdict(callers, vendor, house)
+
+
+async def _an_owner_who_comes_back_after_its_lease(scene: Scene) -> set[Kind]:
+    """Its attempt is refused at last, while another replica's attempt is on its way."""
+    callers = Callers()
+    refused, booked = Gate(refuses()), Gate(books)
+    vendor = FakeVendor(refused, booked)
+    limits = Limits(lease_s=0.3)
+    async with open_replica(scene.dsn, vendor, limits=limits, boot_id="boot-1") as first:
+        slow = asyncio.create_task(_book(callers, first, within_s=2.0))
+        await refused.arrived.wait()
+        limits = Limits(lease_s=30.0)
+        async with open_replica(scene.dsn, vendor, limits=limits, boot_id="boot-2") as second:
+            await booked.arrived.wait()
+            refused.go.set()
+            # The first replica has judged its own attempt once its booking flies no more.
+            await until(lambda: not first.engine._flights.sending())
+            booked.go.set()
+            await until(lambda: len(vendor.effects) == 1)
+            await slow
+            await _book(callers, second)
+            return await _verdict(callers, vendor, second)
+
+
+Cell = Callable[[Scene], Awaitable[set[Kind]]]
+
+CELLS: dict[str, Cell] = {
+    "M1": _a_repeat_after_a_restart,
+    "M2": _a_crash_while_the_vendor_books,
+    "M3": _a_lost_answer,
+    "M4": _a_vendor_that_is_silent_for_long,
+    "M5": _a_resend_after_a_lost_answer,
+    "M8": _a_stray_second_answer,
+    "M9": _one_request_id_for_two_requests,
+    "M10": _a_repeat,
+    "M11": _an_owner_who_comes_back_after_its_lease,
+}
+"""The cell that must show each planted bug."""
+
+ON_POSTGRES = frozenset({"M11"})
+"""Cells of several replicas, which a SQLite file cannot have."""
+
+SHOWS: dict[str, set[Kind]] = {
+    "M1": {Kind.TWO_EFFECTS},
+    "M2": {Kind.TWO_EFFECTS},
+    "M3": {Kind.REFUSED_WITH_EFFECT, Kind.JOURNAL_DISAGREES},
+    "M4": {Kind.REFUSED_WITH_EFFECT, Kind.JOURNAL_DISAGREES},
+    "M5": {Kind.TWO_EFFECTS},
+    "M8": {Kind.FOREIGN_ANSWER},
+    "M9": {Kind.OK_WITHOUT_EFFECT},
+    "M10": {Kind.ANSWERS_DIFFER},
+    "M11": {Kind.REFUSED_WITH_EFFECT, Kind.JOURNAL_DISAGREES},
+}
+"""What the checker must find at least, so that a cell is not red for some other reason."""

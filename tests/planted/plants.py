@@ -1,0 +1,190 @@
+"""Bugs that break the promise of exactly once, planted into the real classes for a test's length.
+
+Nothing of this may ever be reachable from the product.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+
+from loyalty_gateway.booking import judge
+from loyalty_gateway.booking.flights import Flights
+from loyalty_gateway.booking.judge import Means, Policy, Verdict
+from loyalty_gateway.domain.booking import Answer, Booking, State
+from loyalty_gateway.domain.errors import Fate, Reason
+from loyalty_gateway.journal import postgres
+from loyalty_gateway.journal.journal import Journal
+from loyalty_gateway.journal.writer import Change, Opened, Opening
+from loyalty_gateway.providers.http import HttpAnswer, HttpRequest, PyreqwestEngine
+from loyalty_gateway.providers.port import Send, StatusRow
+from loyalty_gateway.telemetry.spans import SpanHandle
+
+Patch = pytest.MonkeyPatch
+GIVES_UP_AFTER = 3
+
+
+def _dedupe_in_memory_only(patch: Patch) -> None:
+    """Another process, or the same after a restart, does not know the request_ids so far."""
+    real_open = Journal.open
+    seen: dict[Journal, set[tuple[str, str]]] = {}
+
+    def forget(connection: Connection, key: tuple[str, str]) -> None:
+        connection.execute(
+            text(
+                "UPDATE booking SET request_id = booking_id, outbound_id = NULL"
+                " WHERE tenant = :tenant AND request_id = :request_id"
+            ),
+            {"tenant": key[0], "request_id": key[1]},
+        )
+
+    async def forgetful_open(self: Journal, opening: Opening) -> Opened:
+        key = (opening.booking.tenant, opening.booking.request_id)
+        memory = seen.setdefault(self, set())
+        if key not in memory:
+            memory.add(key)
+            await self._writer.run(lambda connection: forget(connection, key))
+        return await real_open(self, opening)
+
+    patch.setattr(Journal, "open", forgetful_open)
+
+
+def _journal_after_the_send(patch: Patch) -> None:
+    """Write 1 is put off until the vendor has answered."""
+    real_open, real_change = Journal.open, Journal.change
+    put_off: dict[str, Opening] = {}
+
+    async def late_open(self: Journal, opening: Opening) -> Opened:
+        booking = opening.booking
+        known = await self.find(booking.tenant, request_id=booking.request_id)
+        if known is not None:
+            return Opened(known, False)
+        put_off[booking.booking_id] = opening
+        return Opened(booking, True)
+
+    async def opening_change(self: Journal, change: Change) -> bool:
+        opening = put_off.pop(change.before.booking_id, None)
+        if opening is not None:
+            await real_open(self, opening)
+        return await real_change(self, change)
+
+    patch.setattr(Journal, "open", late_open)
+    patch.setattr(Journal, "change", opening_change)
+
+
+def _unknown_is_declined(patch: Patch) -> None:
+    """No answer is taken for a no."""
+    real = judge.after_attempt
+
+    def hasty(
+        booking: Booking, verdict: Verdict, now: datetime, means: Means, policy: Policy
+    ) -> Booking:
+        if verdict.status.fate is Fate.UNKNOWN:
+            refused = StatusRow(Reason.PROVIDER_DECLINED, Fate.NOT_EXECUTED, is_refusal=True)
+            verdict = replace(verdict, status=refused)
+        return real(booking, verdict, now, means, policy)
+
+    patch.setattr(judge, "after_attempt", hasty)
+
+
+def _gives_up_as_failed(patch: Patch) -> None:
+    """After some tries without an answer the booking is called failed."""
+    real = judge.in_doubt
+
+    def impatient(ended: Booking, now: datetime, means: Means, policy: Policy) -> Booking:
+        doubted = real(ended, now, means, policy)
+        if doubted.recovery_tries < GIVES_UP_AFTER:
+            return doubted
+        return replace(doubted, state=State.NOT_EXECUTED, next_attempt_time=None, settle_time=now)
+
+    patch.setattr(judge, "in_doubt", impatient)
+
+
+def _new_reference_on_retry(patch: Patch) -> None:
+    """Each retry has an id of its own on the vendor's wire."""
+    real = Flights.attempt
+
+    async def renaming(self: Flights, link: Any, send: Send, span: SpanHandle) -> Verdict:
+        if send.attempt_number > 1:
+            send = replace(send, outbound_id=str(uuid.uuid4()))
+        return await real(self, link, send, span)
+
+    patch.setattr(Flights, "attempt", renaming)
+
+
+def _pooled_keep_alive(patch: Patch) -> None:
+    """Bookings go over connections that other bookings have used."""
+    real = PyreqwestEngine.send
+
+    async def pooled(self: PyreqwestEngine, request: HttpRequest) -> HttpAnswer:
+        return await real(self, replace(request, is_exclusive=False))
+
+    patch.setattr(PyreqwestEngine, "send", pooled)
+
+
+def _no_fingerprint_check(patch: Patch) -> None:
+    """A request_id alone decides whether two calls are the same."""
+    patch.setattr(Flights, "_fingerprint", lambda *_: b"the same for all")
+
+
+def _replay_rendered_again(patch: Patch) -> None:
+    """A repeat is answered from the row instead of with the stored bytes."""
+    real = Flights._answer
+
+    def rendering(self: Flights, landed: Any, *, is_replayed: bool) -> Answer:
+        answer = real(self, landed, is_replayed=is_replayed)
+        return replace(answer, body=self._codec.encode_answer(landed.booking))
+
+    patch.setattr(Flights, "_answer", rendering)
+
+
+def _no_epoch_check(patch: Patch) -> None:
+    """Whoever comes back writes over what the booking became after its lease."""
+    statement = postgres._UPDATE.text
+    for correct, wrong in (
+        (" AND b.epoch = x.epoch - 1 AND b.state = n.from_state", ""),
+        # The journal's history has a second wall of its own against it.
+        (
+            " INSERT INTO history SELECT n.* FROM n JOIN u USING (tenant, booking_id))",
+            " INSERT INTO history SELECT n.* FROM n JOIN u USING (tenant, booking_id)"
+            " ON CONFLICT DO NOTHING)",
+        ),
+    ):
+        assert correct in statement, "the plant fits the statement"
+        statement = statement.replace(correct, wrong)
+    patch.setattr(postgres, "_UPDATE", text(statement))
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """One bug: what it is called in the plan, and how it gets in."""
+
+    title: str
+    put_in: Callable[[Patch], None]
+
+
+PLANTS = {
+    "M1": Plant("dedupe in memory only", _dedupe_in_memory_only),
+    "M2": Plant("journal after the send", _journal_after_the_send),
+    "M3": Plant("unknown -> declined", _unknown_is_declined),
+    "M4": Plant("give up after n tries -> failed", _gives_up_as_failed),
+    "M5": Plant("new provider ref on retry", _new_reference_on_retry),
+    "M8": Plant("pooled keep-alive", _pooled_keep_alive),
+    "M9": Plant("no fingerprint check", _no_fingerprint_check),
+    "M10": Plant("replay re-rendered", _replay_rendered_again),
+    "M11": Plant("lease without epoch check", _no_epoch_check),
+}
+"""Every bug that can be planted, by its number in the plan."""
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """The product with this bug, for the length of the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        PLANTS[name].put_in(patch)
+        yield
