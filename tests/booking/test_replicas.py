@@ -220,7 +220,7 @@ async def test_an_answer_that_comes_after_the_lease_was_lost_is_still_the_truth(
     """A frozen process: meanwhile another one took its booking for a doubt, or a person's."""
     gate = Gate()
     vendor = FakeVendor(gate)
-    promises: dict[str, bool] = None if is_resent else {}
+    promises: dict[str, bool] | None = None if is_resent else {}
     async with two_houses(postgres_dsn, vendor, limits=LEASE, promises=promises) as houses:
         first, second = houses
         caller = first.booking_task()
