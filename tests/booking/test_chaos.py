@@ -5,10 +5,10 @@ import contextlib
 import random
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
+from loyalty_gateway.booking.flights import Limits
 from loyalty_gateway.booking.judge import Policy
 from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import Booking, State
@@ -28,12 +28,16 @@ from tests.booking.vendor import (
     loses_the_request,
     refuses,
 )
+from tests.postgres import Place
 
 POLICY = Policy(
     schedule_s=(0.02, 0.05, 0.1), then_every_s=0.2, settle_s=0.6, abandon_reserved_s=1.5
 )
 LATE_MAX_S = 0.3
 """Effects come at most so late: less than the settle time, which is what that time is for."""
+
+LIMITS = Limits(lease_s=1.0)
+"""Where others may live on, a process that died is known to be dead by its lease alone."""
 
 REQUESTS = 60
 LIVES = 4
@@ -133,7 +137,7 @@ async def live(house: House, heard: Heard, dice: random.Random, *, is_last: bool
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_after_any_chaos_the_journal_and_the_vendors_ledger_agree(
-    tmp_path: Path, seed: int
+    place: Place, seed: int
 ) -> None:
     dice = random.Random(seed)
     vendor = ChaoticVendor(random.Random(seed + 1_000))
@@ -141,7 +145,7 @@ async def test_after_any_chaos_the_journal_and_the_vendors_ledger_agree(
     for life in range(LIVES):
         is_last = life == LIVES - 1
         async with open_house(
-            tmp_path / "journal", vendor, policy=POLICY, boot_id=f"boot-{life}"
+            place, vendor, policy=POLICY, limits=LIMITS, boot_id=f"boot-{life}"
         ) as house:
             callers = asyncio.gather(
                 *(live(house, heard, dice, is_last=is_last) for heard in all_heard)

@@ -16,6 +16,14 @@ QUICK = {
 }
 """Settings of a server whose recovery is in a hurry."""
 
+UNPROVEN = """
+[connections.cashassist-unproven]
+provider = "cashassist"
+base_url = "{base_url}"
+api_key = "sk_test_demo"
+"""
+"""The same vendor by a connection that has proven nothing, so that a doubt is a person's."""
+
 
 @asynccontextmanager
 async def open_house(

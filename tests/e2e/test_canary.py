@@ -43,7 +43,7 @@ from tests.e2e.canaries import (
     search,
 )
 from tests.e2e.collector import Collector
-from tests.e2e.conftest import open_house
+from tests.e2e.conftest import UNPROVEN, open_house
 from tests.e2e.house import House
 
 SETTINGS = {
@@ -56,14 +56,6 @@ SETTINGS = {
     "TELEMETRY__LOG_FORMAT": "json",
     "OTEL_BSP_SCHEDULE_DELAY": "200",
 }
-MANUAL = f"""
-[connections.cashassist-manual]
-provider = "cashassist"
-base_url = "{{base_url}}"
-api_key = "{VENDOR_KEY}"
-"""
-"""A connection that proves nothing, so that a lost answer on it is a person's to judge."""
-
 Act = Coroutine[Any, Any, Any]
 
 IN_FLIGHT_MAX = 24
@@ -174,7 +166,7 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
         folder,
         settings={**SETTINGS, "TELEMETRY__OTLP_ENDPOINT": collector.endpoint},
         player_options=["--slow-s", "1.5"],
-        more_config=MANUAL,
+        more_config=UNPROVEN,
         more_cards=[canary_card(CARD_NUMBER), canary_card(CARD_WORD)],
     ) as house:
         actor = Actor(house, scene)
@@ -246,7 +238,7 @@ async def by_token(actor: Actor, card: str) -> None:
 async def ask_a_person(actor: Actor) -> None:
     """A doubt that only a person ends, who writes more into the evidence than is wise."""
     for number, card in enumerate((CARD_NUMBER, CARD_WORD)):
-        request = debit(14, card, connection="cashassist-manual")
+        request = debit(14, card, connection="cashassist-unproven")
         metadata = [("x-request-id", TYPED_FORMS[0])]
         reply = await actor.call(request, fault="lost-after", metadata=metadata)
         assert reply.reason == "BOOKING_NEEDS_REVIEW", str(reply)

@@ -2,12 +2,14 @@
 
 import asyncio
 import random
+from pathlib import Path
 
 import grpc
 import pytest
 
-from loyalty.v1 import types_pb2
-from tests.e2e.caller import BOOKINGS, learn, top_up
+from loyalty.v1 import bookings_pb2, types_pb2
+from tests.e2e.caller import BOOKINGS, debit, learn, top_up
+from tests.e2e.conftest import UNPROVEN, open_house
 from tests.e2e.house import House, until
 from tests.e2e.truth import assert_booked_once, assert_not_booked, effects_of, until_final
 
@@ -74,6 +76,40 @@ async def test_a_booking_killed_before_its_effect_is_booked_once(
     await until_final(house, request.request_id)
     await assert_booked_once(house, request, await house.caller.call(request))
     assert await house.caller.open_bookings() == []
+
+
+async def test_where_nothing_was_proven_a_person_decides_what_a_kill_left_half_done(
+    tmp_path: Path,
+) -> None:
+    async with open_house(tmp_path / "house", more_config=UNPROVEN) as house:
+        request = debit(85, connection="cashassist-unproven")
+        await house.vendor.hold("after-effect")
+        call = asyncio.create_task(house.caller.call(request))
+        await house.vendor.until_held()
+        await house.kill_server()
+        await house.vendor.let_go()
+        assert (await call).outcome == ""
+        await house.start_server()
+
+        reply = await house.caller.call(request)
+        assert (reply.code, reply.reason) == (
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            "BOOKING_NEEDS_REVIEW",
+        )
+        assert (reply.outcome, reply.is_final) == ("UNKNOWN", False)
+        assert reply.retry_delay_s is None
+        assert reply.trailers["grpc-retry-pushback-ms"] == "-1"
+        [effect] = await effects_of(house, request)
+        assert len(await house.vendor.exchanges(effect.idempotency_key)) == 1, "it was sent again"
+        decision = bookings_pb2.Decision(
+            outcome=types_pb2.OUTCOME_EXECUTED, evidence=effect.transaction_id, reason="seen"
+        )
+        name = reply.info.metadata["booking"]
+        wish = bookings_pb2.ResolveBookingRequest(name=name, decision=decision)
+        assert (await house.caller.call(wish)).is_ok
+
+        await assert_booked_once(house, request, await house.caller.call(request))
+        assert await house.caller.open_bookings() == []
 
 
 async def test_ten_kills_about_the_moment_of_the_answer_leave_one_effect_each(

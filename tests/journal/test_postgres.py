@@ -186,7 +186,7 @@ _MANY = text(
     "INSERT INTO booking SELECT r.* FROM booking b, generate_series(1, :count) n,"
     " LATERAL json_populate_record(b, json_build_object("
     " 'booking_id', 'many-' || n, 'request_id', 'many-' || n, 'outbound_id', 'many-' || n,"
-    " 'state', 'SUCCEEDED', 'answer_bytes', '\\x61', 'owner', '', 'settle_time', n,"
+    " 'state', 'DECLINED', 'owner', '', 'settle_time', n,"
     " 'next_attempt_time', NULL, 'lease_until', NULL, 'create_time', n)) r"
     " WHERE b.booking_id = :booking_id"
 )
@@ -206,11 +206,14 @@ async def filled(journal: HookedJournal, count: int = 100_000) -> None:
 
 
 def read_in_full(connection: Connection) -> int:
-    """How many rows this connection has read without an index so far, in any table of ours."""
+    """How many rows this connection has read without an index so far, in the large tables."""
     connection.execute(text("SELECT pg_stat_force_next_flush()"))
-    connection.rollback()
+
     rows = connection.execute(
-        text("SELECT coalesce(sum(seq_tup_read), 0)::bigint FROM pg_stat_user_tables")
+        text(
+            "SELECT coalesce(sum(seq_tup_read), 0)::bigint FROM pg_stat_user_tables"
+            " WHERE relname IN ('booking', 'history', 'attempt')"
+        )
     )
     return int(rows.scalar_one())
 
@@ -236,7 +239,8 @@ async def test_plans_made_while_the_tables_were_empty_do_not_read_a_hundred_thou
         await writes(journal, 8)
         after = await journal.on_the_writers_connection(read_in_full)
 
-    assert after == before
+    # With the planner left to itself it is more than a million.
+    assert after - before < 1_000
 
 
 async def test_every_read_of_a_hundred_thousand_rows_finds_its_rows_by_an_index(

@@ -262,6 +262,29 @@ async def test_a_bad_settle_fails_alone_and_its_neighbours_live(journal: HookedJ
         assert is_bad or result is True
 
 
+async def test_a_vendors_odd_texts_do_not_keep_a_settle_from_being_written(
+    journal: HookedJournal,
+) -> None:
+    """PostgreSQL has no NUL in a text, and holds every column to its length."""
+    booking = await opened(journal)
+    attempt = Attempt(
+        number=1,
+        kind=AttemptKind.SEND,
+        start_time=T0,
+        provider_code="c" * 1_000,
+        rule="r" * 1_000,
+        request_text="a\0b",
+        answer_text="\0" * 3,
+    )
+    change = replace(succeeded(booking), actor="a" * 1_000, note="n\0n", attempt=attempt)
+
+    assert await journal.change(change)
+    history, (kept,) = await journal.story(TENANT, booking.booking_id)
+    assert (kept.provider_code, kept.rule) == ("c" * 64, "r" * 80)
+    assert (kept.request_text, kept.answer_text) == ("a\ufffdb", "\ufffd" * 3)
+    assert (history[-1].actor, history[-1].note) == ("a" * 80, "n\ufffdn")
+
+
 # --- moves over an epoch ----------------------------------------------------------------------
 
 

@@ -43,9 +43,7 @@ _INSERT = text(
     " json_populate_recordset(NULL::booking, CAST(:bookings AS json)) r"
     " WHERE NOT EXISTS (SELECT 1 FROM account_hold h WHERE h.tenant = r.tenant"
     " AND h.connection = r.connection AND h.account_hash = r.account_hash)"
-    # Without a target: of two replicas that open one request_id at the same moment the second may
-    # meet the unique outbound id first, which is derived from it, and must not fail over that.
-    " ON CONFLICT DO NOTHING RETURNING tenant, booking_id),"
+    " ON CONFLICT (tenant, request_id) DO NOTHING RETURNING tenant, booking_id),"
     " h AS ("
     " INSERT INTO history SELECT n.* FROM"
     " json_populate_recordset(NULL::history, CAST(:histories AS json)) n"

@@ -5,7 +5,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import RowMapping
+from sqlalchemy import Column, RowMapping, String
 
 from loyalty_gateway.domain.amounts import Amount, Money, Points
 from loyalty_gateway.domain.booking import (
@@ -27,7 +27,17 @@ from loyalty_gateway.domain.operations import (
     Reference,
     Sale,
 )
+from loyalty_gateway.journal import schema
 
+
+def _length(column: Column[Any]) -> int | None:
+    assert isinstance(column.type, String)
+    return column.type.length
+
+
+PROVIDER_CODE_MAX = _length(schema.booking.c.provider_code)
+RULE_MAX = _length(schema.attempt.c.rule)
+ACTOR_MAX = _length(schema.history.c.actor)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -44,6 +54,14 @@ def from_us(value: int | None) -> datetime | None:
 
 def _time(value: int) -> datetime:
     return _EPOCH + timedelta(microseconds=value)
+
+
+def storable(text: str, length_max: int | None = None) -> str:
+    """A text from outside as every database holds it: no NUL, and not longer than its column.
+
+    A vendor's odd text must not keep the end of a booking from being written.
+    """
+    return text.replace("\0", "\ufffd")[:length_max]
 
 
 def _encode_amount(amount: Amount | None) -> list[Any] | None:
@@ -152,7 +170,7 @@ def mutable_row(booking: Booking) -> dict[str, Any]:
         "attempt_open": booking.attempt_open,
         "recovery_tries": booking.recovery_tries,
         "reason": booking.reason.value if booking.reason else "",
-        "provider_code": booking.provider_code,
+        "provider_code": storable(booking.provider_code, PROVIDER_CODE_MAX),
         "incident": booking.incident,
         "applied_value": None
         if applied is None
@@ -299,10 +317,10 @@ def attempt_row(tenant: str, booking_id: str, attempt: Attempt) -> dict[str, Any
         "proves": attempt.proves.value,
         "reason": attempt.reason.value if attempt.reason else "",
         "http_status": attempt.http_status,
-        "provider_code": attempt.provider_code,
-        "rule": attempt.rule,
-        "request_text": attempt.request_text,
-        "answer_text": attempt.answer_text,
+        "provider_code": storable(attempt.provider_code, PROVIDER_CODE_MAX),
+        "rule": storable(attempt.rule, RULE_MAX),
+        "request_text": storable(attempt.request_text),
+        "answer_text": storable(attempt.answer_text),
     }
 
 
