@@ -603,7 +603,7 @@ async def test_a_journal_that_cannot_be_read_is_no_reason_to_deny_what_was_sent(
     gate = Gate(loses_the_answer)
     vendor = FakeVendor(loses_the_answer, gate)
     async with open_house(place, vendor) as house:
-        caller = asyncio.create_task(house.fails(within_s=2))
+        caller = asyncio.create_task(house.fails(within_s=1))
         await house.becomes(State.IN_DOUBT)
         repeat = asyncio.create_task(house.fails(within_s=2))
         await gate.arrived.wait()
@@ -697,9 +697,9 @@ async def test_a_settle_that_cannot_be_written_leaves_the_send_in_progress_never
     place: Place,
 ) -> None:
     gate = Gate(books_with_a_long_text)
-    limits = Limits(settle_retry_s=0.3, lease_s=1.0)
+    limits = Limits(settle_retry_s=0.3, lease_s=3.0)
     async with open_house(place, FakeVendor(gate), policy=QUICK, limits=limits) as house:
-        caller = asyncio.create_task(house.fails(within_s=2))
+        caller = asyncio.create_task(house.fails(within_s=1))
         await gate.arrived.wait()
         await house.journal.fill_the_disk()
         gate.go.set()

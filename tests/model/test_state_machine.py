@@ -13,7 +13,7 @@ IS_LONG = os.environ.get("LOYALTY_TEST_MODEL") == "long"
 EXAMPLES, STEPS = (2_000, 50) if IS_LONG else (60, 25)
 
 FLOORS = {
-    **{act.name: 5 for act in Act},
+    **{act.name: 1 for act in Act},
     "new": 60,
     "repeat": 60,
     "conflict": 30,

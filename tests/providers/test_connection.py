@@ -171,6 +171,7 @@ class TestTextsFromOutside:
 
 class _Sampled:
     otlp_endpoint = ""
+    trace_file = None
     sample_ratio = 1.0
     log_level = "info"
     log_format = "json"

@@ -19,6 +19,17 @@ def looks_like_card_number(text: str) -> bool:
     digits = _SEPARATORS.sub("", text)
     if not (digits.isascii() and digits.isdigit() and 13 <= len(digits) <= 19):
         return False
+    return _passes_luhn(digits)
+
+
+def looks_like_payment_card(text: str) -> bool:
+    """As looks_like_card_number, but only in the lengths and with the first digits of payment
+    cards: for fields in which other long numbers, such as orders, are ordinary."""
+    digits = _SEPARATORS.sub("", text)
+    return len(digits) in (15, 16, 19) and digits[0] in "23456" and looks_like_card_number(text)
+
+
+def _passes_luhn(digits: str) -> bool:
     total = 0
     for position, digit in enumerate(reversed(digits)):
         value = int(digit) * (2 if position % 2 else 1)

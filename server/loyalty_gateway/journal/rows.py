@@ -3,6 +3,7 @@
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Column, RowMapping, String
@@ -98,7 +99,7 @@ def _encode_order(order: Order) -> str:
 def _decode_order(row: RowMapping) -> Order | None:
     if not row["operation"]:
         return None
-    content = json.loads(row["order_content"])
+    content = json.loads(row["order_content"], parse_float=Decimal)
     asked = _decode_amount([row["asked_kind"], row["asked_unit"], row["asked_value"]])
     assert asked is not None, "a booking asks for an amount"
     money_value = _decode_amount(content["money_value"])
@@ -137,7 +138,7 @@ def _encode_result(booking: Booking) -> str:
 def _decode_result(text: str) -> dict[str, Any]:
     if not text:
         return {}
-    content = json.loads(text)
+    content = json.loads(text, parse_float=Decimal)
     return {
         "references": tuple(Reference(kind, value) for kind, value in content["references"]),
         "balances_after": tuple(

@@ -618,6 +618,7 @@ class TestProof:
 
 class _TelemetrySettings:
     otlp_endpoint = ""
+    trace_file = None
     sample_ratio = 1.0
     log_level = "info"
     log_format = "json"

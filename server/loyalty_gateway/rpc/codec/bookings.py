@@ -18,6 +18,7 @@ from loyalty_gateway.rpc.codec.types import (
     decode_account,
     decode_interval,
     decode_page_size,
+    decode_request_id,
     fill_account,
     fill_amount,
     fill_balance,
@@ -144,7 +145,8 @@ _KeyRequest = (
 
 def decode_key(message: _KeyRequest, envelope: Envelope, problems: list[Violation]) -> BookingKey:
     """The booking that the caller means."""
-    return BookingKey(booking_id=booking_id(message.name), request_id=message.request_id)
+    request_id = decode_request_id(message.request_id, problems)
+    return BookingKey(booking_id=booking_id(message.name), request_id=request_id)
 
 
 def decode_list_bookings(

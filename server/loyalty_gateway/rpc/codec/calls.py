@@ -2,7 +2,8 @@
 
 from loyalty.v1 import balance_pb2, cards_pb2, points_pb2, types_pb2
 from loyalty_gateway.booking.calls import BookingCall, ReadCall
-from loyalty_gateway.domain.amounts import Amount, Money
+from loyalty_gateway.domain.accounts import looks_like_payment_card
+from loyalty_gateway.domain.amounts import Amount, Money, Points
 from loyalty_gateway.domain.errors import Violation
 from loyalty_gateway.domain.operations import InDoubtPolicy, Operation, Sale
 from loyalty_gateway.rpc.codec.types import (
@@ -42,6 +43,17 @@ def decode_booking(
 ) -> BookingCall:
     """A booking's call; what cannot be accepted is added to `problems`."""
     has_sale = message.HasField("sale")
+    texts = {"redemption_kind": redemption_kind}
+    if isinstance(asked, Points):
+        texts["points.unit"] = asked.unit
+    if has_sale:
+        texts.update((f"sale.{field.name}", text) for field, text in message.sale.ListFields())
+    # These are kept and sent in plain, so a card number has no place in them.
+    problems += (
+        Violation(path, "must not hold a card number")
+        for path, text in texts.items()
+        if text and looks_like_payment_card(text)
+    )
     options = message.options
     reverses = options.in_doubt_policy == types_pb2.IN_DOUBT_POLICY_AUTO_REVERSE
     return BookingCall(
