@@ -27,7 +27,7 @@ from loyalty_gateway.domain.booking import (
     State,
 )
 from loyalty_gateway.domain.errors import LoyaltyError
-from loyalty_gateway.domain.operations import Operation
+from loyalty_gateway.domain.operations import Operation, Receipt
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.store import Store
@@ -57,7 +57,10 @@ class PlainCodec:
         self.breaks = False
         self.calls = 0
 
-    def encode_answer(self, booking: Booking) -> bytes:
+    def encode_private(self, booking: Booking, receipt: Receipt) -> bytes:
+        return b""
+
+    def encode_answer(self, booking: Booking, receipt: Receipt | None = None) -> bytes:
         self.calls += 1
         if self.breaks:
             raise RuntimeError("the codec has a bug")

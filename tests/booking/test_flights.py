@@ -16,7 +16,6 @@ from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
 from loyalty_gateway.domain.operations import (
     InDoubtPolicy,
     Operation,
-    RecoveryMode,
     Sale,
 )
 from loyalty_gateway.journal.writer import unavailable
@@ -251,7 +250,6 @@ async def test_an_undo_that_cannot_be_kept_is_not_promised(house: House) -> None
 async def test_fields_that_the_vendor_needs_are_named_all_at_once(place: Place) -> None:
     offer = Offer(
         FakeVendor()._read,
-        recovery_mode=RecoveryMode.MANUAL,
         needed_fields=("sale.order_id", "sale.store_id", "money_value"),
     )
     vendor = FakeVendor(offers={Operation.DEBIT_BALANCE: offer})

@@ -34,7 +34,7 @@ RESENDS = Means(RecoveryMode.SAFE_RESEND, resend_until=T0 + timedelta(hours=12))
 BY_HAND = Means(RecoveryMode.MANUAL)
 RECEIPT = Receipt(
     references=(Reference("receipt", "R-1"),),
-    applied=None,
+    echoed=None,
     balances_after=(Balance(Money("CHF", 4250)),),
     receipt_lines=(ReceiptLine("Thank you"),),
 )
@@ -431,13 +431,13 @@ def test_what_was_applied_is_as_asked_or_a_part_that_can_be(
 ) -> None:
     booking = sent(asked, allow_partial=allow_partial)
 
-    assert judge.applied_amount(booking, replace(RECEIPT, applied=echoed)) == applied
+    assert judge.applied_amount(booking, replace(RECEIPT, echoed=echoed)) == applied
 
 
 def test_an_applied_amount_that_cannot_be_is_a_persons() -> None:
     """The vendor booked something that was never asked for, and it is the vendor's word."""
     booking = sent(allow_partial=True)
-    ended = after(booking, executed(replace(RECEIPT, applied=Money("CHF", 5000))), 2)
+    ended = after(booking, executed(replace(RECEIPT, echoed=Money("CHF", 5000))), 2)
 
     assert ended.state is State.NEEDS_REVIEW
     assert ended.references == RECEIPT.references
@@ -451,7 +451,7 @@ def test_a_refusal_never_declines_what_the_vendor_once_said_it_booked(
 ) -> None:
     """After the strange amount an operator asks again, long after, and the vendor refuses."""
     strange = after(
-        sent(allow_partial=True), executed(replace(RECEIPT, applied=Money("CHF", 5000))), 2
+        sent(allow_partial=True), executed(replace(RECEIPT, echoed=Money("CHF", 5000))), 2
     )
     asked_again = _claimed(replace(strange, state=State.IN_DOUBT), at(3_600))
     means = replace(RESENDS, declines_are_replayed=declines_are_replayed)
@@ -526,8 +526,8 @@ class Event:
 _MEANS = st.sampled_from([RESENDS, RESENDS, replace(RESENDS, declines_are_replayed=True), BY_HAND])
 _VERDICTS: list[Callable[[], Verdict]] = [
     executed,
-    lambda: executed(replace(RECEIPT, applied=Money("CHF", 400))),
-    lambda: executed(replace(RECEIPT, applied=Money("CHF", 4000))),
+    lambda: executed(replace(RECEIPT, echoed=Money("CHF", 400))),
+    lambda: executed(replace(RECEIPT, echoed=Money("CHF", 4000))),
     refused,
     refused,
     lambda: refused(Proves.WHOLE_BOOKING),

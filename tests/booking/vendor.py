@@ -17,12 +17,15 @@ from loyalty_gateway.domain.operations import (
     Reference,
 )
 from loyalty_gateway.providers.port import (
+    Check,
     Executed,
     Lookup,
     Offer,
+    PromiseFacts,
     ProviderError,
     Send,
     StatusRow,
+    Way,
 )
 
 RESEND_IS_SAFE = "resend_is_safe"
@@ -34,13 +37,19 @@ class Effect:
 
     outbound_id: str
     account_id: str
-    asked: Amount
+    asked: Amount | None
 
 
 class FakeVendor:
     """Fills the adapter's port. Each attempt takes the script's next act, then `otherwise`."""
 
     provider = "fakevendor"
+    points_unit = ""
+    settle_s = 0.0
+    promises: Mapping[str, PromiseFacts] = {
+        RESEND_IS_SAFE: PromiseFacts("a booking that is sent twice is booked once")
+    }
+    unsupported_notes: Mapping[Operation, str] = {}
 
     def __init__(
         self,
@@ -66,9 +75,7 @@ class FakeVendor:
         self.running = 0
         self.running_max = 0
         self._receipts: dict[str, Receipt] = {}
-        sends_again = Offer(
-            self._book, recovery_mode=RecoveryMode.SAFE_RESEND, promise=RESEND_IS_SAFE
-        )
+        sends_again = Offer(self._book, ways=(Way(RecoveryMode.SAFE_RESEND, RESEND_IS_SAFE),))
         self.operations: Mapping[Operation, Offer] = {
             Operation.GET_CARD: Offer(self._read),
             Operation.TOP_UP_BALANCE: sends_again,
@@ -88,7 +95,7 @@ class FakeVendor:
         self.effects.append(Effect(send.outbound_id, order.account_id, order.asked))
         receipt = Receipt(
             references=(Reference("receipt", f"R-{len(self.effects)}"),),
-            applied=self.applied,
+            echoed=self.applied,
             balances_after=(Balance(Money(self.currency, 4250)),),
         )
         self._receipts[send.outbound_id] = receipt
@@ -109,6 +116,9 @@ class FakeVendor:
 
     async def prove(self, promise: str) -> str:
         return f"{promise} was seen to hold"
+
+    async def check(self) -> Check:
+        return Check(is_reachable=True, are_credentials_accepted=True, latency_s=0.0)
 
     async def close(self) -> None:
         return None

@@ -75,6 +75,7 @@ def bookings(draw: st.DrawFn) -> Booking:
     if draw(st.booleans()):
         value = draw(st.integers(0, MINOR_MAX))
         asked = order.asked
+        assert asked is not None
         applied = (
             Money(asked.currency, value) if isinstance(asked, Money) else Points(value, asked.unit)
         )

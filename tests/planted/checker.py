@@ -64,7 +64,7 @@ def violations(
     callers: Callers, effects: Iterable[Effect], bookings: Iterable[Booking]
 ) -> set[Kind]:
     """Every kind of contradiction. Each request_id's true amount is its own in the run."""
-    done: Counter[Amount] = Counter(effect.asked for effect in effects)
+    done: Counter[Amount | None] = Counter(effect.asked for effect in effects)
     told: dict[str, list[Told]] = defaultdict(list)
     for one in callers.told:
         told[one.request_id].append(one)

@@ -29,6 +29,7 @@ from loyalty_gateway.domain.operations import (
     CardFacts,
     Operation,
     Order,
+    Person,
     ReceiptLine,
     RecoveryMode,
     Reference,
@@ -75,7 +76,7 @@ def card_found() -> ReadAnswer:
         CARD,
         type="CASHBACK",
         status="ACTIVE",
-        display_name="Max Muster",
+        holder=Person(display_name="Max Muster"),
         balances=(Balance(Money("CHF", 4250), NOON), Balance(Points(1280), NOON)),
     )
     return answer_with(facts)

@@ -12,7 +12,7 @@ from loyalty_gateway.booking.judge import Means
 from loyalty_gateway.domain.booking import Booking
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.domain.operations import BOOKING_OPERATIONS, Operation, RecoveryMode, Support
-from loyalty_gateway.providers.port import Adapter, Offer
+from loyalty_gateway.providers.port import Adapter, Offer, Way
 
 _PROMISES_ASKED = ("keys_survive_rotation", "declines_are_replayed")
 """Promises that the engine itself asks for, beside those that offers rest on."""
@@ -43,9 +43,12 @@ class Link:
 
     def mode(self, offer: Offer) -> RecoveryMode:
         """The recovery mode that holds today."""
-        if offer.promise and not self.promise(offer.promise).value:
-            return RecoveryMode.MANUAL
-        return offer.recovery_mode
+        return next((way.mode for way in offer.ways if self.holds(way)), RecoveryMode.MANUAL)
+
+    def holds(self, way: Way) -> bool:
+        """Whether the promise that a way rests on holds today."""
+        is_any = not way.any_of or any(self.promise(name).value for name in way.any_of)
+        return is_any and (not way.promise or self.promise(way.promise).value)
 
     def means(self, booking: Booking) -> Means:
         """How the truth about this booking may be found out today."""
@@ -76,14 +79,15 @@ class Link:
 
     def promises_of(self, offer: Offer) -> tuple[Promise, ...]:
         """Every promise that matters for an operation."""
-        names = ([offer.promise] if offer.promise else []) + list(_PROMISES_ASKED)
+        names = [*offer.promises, *_PROMISES_ASKED]
         return tuple(self.promise(name) for name in dict.fromkeys(names))
 
     def capability(self, operation: Operation) -> Capability:
         """What GetCapabilities says of one operation."""
         offer = self.adapter.operations.get(operation)
         if offer is None:
-            return Capability(operation, Support.UNSUPPORTED)
+            note = self.adapter.unsupported_notes.get(operation, "")
+            return Capability(operation, Support.UNSUPPORTED, note=note)
         is_booking = operation in BOOKING_OPERATIONS
         return Capability(
             operation,
@@ -92,6 +96,7 @@ class Link:
             promises=self.promises_of(offer) if is_booking else (),
             partial_amounts=offer.partial_amounts,
             needed_fields=offer.needed_fields,
+            note=offer.note,
         )
 
 

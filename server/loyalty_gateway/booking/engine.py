@@ -109,8 +109,8 @@ class Engine:
         return [link for link, was_asked in zip(links, asked, strict=True) if not was_asked]
 
     async def _prove(self, link: Link) -> bool:
-        names = {offer.promise for offer in link.adapter.operations.values() if offer.promise}
-        for name in sorted(names):
+        promises = link.adapter.promises
+        for name in sorted(name for name, facts in promises.items() if facts.is_provable):
             now = self._journal.now()
             try:
                 async with asyncio.timeout(_PROVE_TIMEOUT_S):

@@ -208,7 +208,7 @@ class Flights:
     def _check(self, call: BookingCall, link: Link, offer: Offer) -> None:
         """The request itself, against what the connection can do; nothing durable is asked."""
         where = _at(link)
-        if call.in_doubt_policy is InDoubtPolicy.AUTO_REVERSE and not offer.has_undo:
+        if call.in_doubt_policy is InDoubtPolicy.AUTO_REVERSE and offer.undo is None:
             raise LoyaltyError(
                 Reason.CAPABILITY_NOT_SUPPORTED,
                 f"{call.operation} has no undo at this vendor, so AUTO_REVERSE cannot be kept;"
@@ -277,7 +277,7 @@ class Flights:
                 call.operation,
                 call.account.connection,
                 account_hash,
-                str(order.asked),
+                str(order.asked or ""),
                 str(order.money_value or ""),
                 order.redemption_kind,
                 str(order.allow_partial),

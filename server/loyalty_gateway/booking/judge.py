@@ -206,9 +206,9 @@ def applied_amount(booking: Booking, receipt: Receipt) -> Amount | None:
     kind of points.
     """
     asked = booking.asked
-    assert asked is not None and booking.order is not None, "a tombstone is never sent"
-    echoed = receipt.applied
-    if not booking.order.allow_partial or echoed is None:
+    assert booking.order is not None, "a tombstone is never sent"
+    echoed = receipt.echoed
+    if asked is None or not booking.order.allow_partial or echoed is None:
         return asked
     match asked, echoed:
         case Money(), Money():

@@ -15,6 +15,7 @@ from loyalty_gateway.domain.operations import (
     InDoubtPolicy,
     Operation,
     Order,
+    Receipt,
     ReceiptLine,
     RecoveryMode,
     Reference,
@@ -86,6 +87,15 @@ TRANSITIONS: dict[tuple[State | None, State], str] = {
 """Every move that the journal accepts, with the words ExplainBooking uses for it."""
 
 
+@dataclass(frozen=True, slots=True)
+class CreatedAccount:
+    """The account that a booking brought into being, as the caller may see it."""
+
+    token: str = field(repr=False)
+    masked_id: str
+    account_hash: bytes = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Booking:
     """One row of the journal. `operation` is None for a tombstone, which carries nothing else.
@@ -109,7 +119,10 @@ class Booking:
     masked_id: str = ""
     fingerprint: bytes = field(default=b"", repr=False)
     order: Order | None = field(default=None, repr=False)
-    """The order as journalled: its account_id is empty, the sealed id stands beside it."""
+    """The order as journalled: its account_id and all personal parts are empty, and stand sealed
+    beside it."""
+    private_sealed: bytes | None = field(default=None, repr=False)
+    """The order's person, external account, proof and preparation; None where it has none."""
     outbound_id: str = ""
     target_hash: bytes = field(default=b"", repr=False)
     recovery_mode: RecoveryMode = RecoveryMode.MANUAL
@@ -132,7 +145,11 @@ class Booking:
     balances_after: tuple[Balance, ...] = ()
     references: tuple[Reference, ...] = ()
     receipt_lines: tuple[ReceiptLine, ...] = ()
+    created: CreatedAccount | None = None
     answer_bytes: bytes | None = field(default=None, repr=False)
+    """The stored answer, free of personal data."""
+    answer_sealed: bytes | None = field(default=None, repr=False)
+    """The personal part of the answer, sealed; what is answered is both, one behind the other."""
     status_bytes: bytes | None = field(default=None, repr=False)
     first_sent_time: datetime | None = None
     sent_time: datetime | None = None
@@ -140,6 +157,11 @@ class Booking:
     """When the last attempt that proved nothing ended."""
     settle_time: datetime | None = None
     next_attempt_time: datetime | None = None
+    # Not columns: read from other rows, and from what the connection can do today.
+    undo_bookings: tuple[str, ...] = ()
+    """Names of the bookings that undo this one, oldest first."""
+    is_reversible: bool = False
+    """Whether an undo could be asked for today."""
 
     @property
     def name(self) -> str:
@@ -181,15 +203,17 @@ class Booking:
         asked, applied = self.asked, self.applied
         if asked is None or isinstance(asked, Points) or applied is None:
             return None
-        assert not isinstance(applied, Points), "applied is of the same kind as asked"
+        assert not isinstance(applied, Points), "money was asked for, and money was applied"
         return asked.minor - applied.minor
 
 
 class AttemptKind(StrEnum):
-    """SEND is the caller's own; RESEND is recovery's, with the same outbound id."""
+    """SEND is the caller's own; RESEND is recovery's, with the same outbound id; ASK is a
+    question to the vendor that has no effect."""
 
     SEND = "SEND"
     RESEND = "RESEND"
+    ASK = "ASK"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,8 +291,15 @@ class Answer:
 class AnswerCodec(Protocol):
     """Turns a booking into the bytes that write 2 stores; the wire room's, handed in by app."""
 
-    def encode_answer(self, booking: Booking) -> bytes:
-        """The serialised response message of the booking's method."""
+    def encode_answer(self, booking: Booking, receipt: Receipt | None = None) -> bytes:
+        """The serialised response message of the booking's method, without personal data.
+
+        `receipt` is the vendor's own word where the answer is its; a person's decision has none.
+        """
+        ...
+
+    def encode_private(self, booking: Booking, receipt: Receipt) -> bytes:
+        """The personal part of that message, which is answered behind it; empty where none."""
         ...
 
     def encode_error(self, error: LoyaltyError) -> bytes:

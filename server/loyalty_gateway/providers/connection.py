@@ -8,8 +8,10 @@ import ipaddress
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -18,7 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 
 from loyalty_gateway.domain.accounts import mask_account_id
 from loyalty_gateway.domain.errors import Fate, Reason
-from loyalty_gateway.domain.operations import BOOKING_OPERATIONS, Operation
+from loyalty_gateway.domain.operations import (
+    BOOKING_OPERATIONS,
+    CHALLENGE_OPERATIONS,
+    Operation,
+)
 from loyalty_gateway.providers.http import (
     ENGINES,
     SENTENCES,
@@ -30,13 +36,16 @@ from loyalty_gateway.providers.http import (
     Limits,
     TransportFailure,
 )
-from loyalty_gateway.providers.port import ProviderError
+from loyalty_gateway.providers.port import Check, ProviderError
 from loyalty_gateway.telemetry import metrics
 from loyalty_gateway.telemetry.redaction import redact
 from loyalty_gateway.telemetry.spans import provider_span
 
 Read = TypeVar("Read")
 Model = TypeVar("Model", bound="ConnectionSettings")
+
+FAULT_HEADER: Final = "X-Sandbox-Fault"
+"""The wish for a fault, which only the played vendors know."""
 
 FILE_BYTES_MAX: Final = 1_048_576
 _CERTIFICATE: Final = re.compile(
@@ -126,6 +135,9 @@ class VendorCall:
 
     `route` is the path below the base url and is shown everywhere, so it never holds an id;
     ids go into `query` or `body`. `request_text` is what people are shown of the request.
+    `is_side_call` marks what is asked beside the operation itself (a token, a preparation, a
+    question about a lost answer): it has no effect, whatever the operation's kind. `fault` is
+    sent to a played vendor only.
     """
 
     operation: Operation
@@ -135,14 +147,28 @@ class VendorCall:
     query: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     body: bytes = field(default=b"", repr=False)
+    is_side_call: bool = False
+    fault: str = ""
 
 
 class Connection:
     """Our way to one vendor: base url, limits, and a bound on the calls in flight."""
 
-    def __init__(self, name: str, base_url: str, limits: Limits, engine: Engine) -> None:
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        limits: Limits,
+        engine: Engine,
+        *,
+        is_sandbox: bool = False,
+    ) -> None:
         parts = urlsplit(base_url)
         self.name = name
+        self._is_sandbox = is_sandbox
+        self.clock_skew_s: float | None = None
+        """The vendor's clock less ours, by the Date of its last answer; whole seconds at best."""
+        self._last_date = ""
         self.base_url = base_url
         self._limits = limits
         self._engine = engine
@@ -153,13 +179,16 @@ class Connection:
     async def exchange(self, call: VendorCall, read: Callable[[HttpAnswer], Read]) -> Read:
         """Sends one request once and returns what `read` makes of the answer.
 
-        `read` is pure and raises ProviderError for an answer that is no success. A booking
-        goes over a connection of its own; a read may share one.
+        `read` is pure and raises ProviderError for an answer that is no success. A booking or a
+        challenge goes over a connection of its own; a read may share one.
 
         Raises:
             ProviderError: by the TRANSPORT table, or as `read` raised it.
         """
-        is_booking = call.operation in BOOKING_OPERATIONS
+        is_booking = call.operation in BOOKING_OPERATIONS and not call.is_side_call
+        is_exclusive = is_booking or (
+            call.operation in CHALLENGE_OPERATIONS and not call.is_side_call
+        )
         started_s = time.monotonic()
         result = Fate.UNKNOWN.value if is_booking else Reason.INTERNAL.value
         with provider_span(
@@ -173,7 +202,8 @@ class Connection:
             },
         ) as span:
             try:
-                answer = await self._send(call, is_exclusive=is_booking)
+                answer = await self._send(call, is_exclusive=is_exclusive)
+                self._compare_clocks(answer)
                 span.set({"http.response.status_code": answer.status})
                 value = read(answer)
                 result = Fate.EXECUTED.value if is_booking else "OK"
@@ -192,11 +222,25 @@ class Connection:
         """Ends every connection to the vendor."""
         await self._engine.close()
 
+    def _compare_clocks(self, answer: HttpAnswer) -> None:
+        text = answer.headers.get("date", "")
+        if text == self._last_date:
+            return
+        self._last_date = text
+        try:
+            theirs = parsedate_to_datetime(text)
+        except (ValueError, TypeError, OverflowError):
+            return
+        if theirs.tzinfo is not None:
+            self.clock_skew_s = (theirs - datetime.now(UTC)).total_seconds()
+
     async def _send(self, call: VendorCall, *, is_exclusive: bool) -> HttpAnswer:
         url = f"{self.base_url}{call.route}"
         if call.query:
             url = f"{url}?{urlencode(call.query)}"
         headers = (("accept", "application/json"), ("accept-encoding", "identity"), *call.headers)
+        if call.fault and self._is_sandbox:
+            headers += ((FAULT_HEADER, call.fault),)
         # Until the engine is called nothing can have left; from then on only the engine knows.
         total_s = self._limits.total_s
         end_s = time.monotonic() + total_s
@@ -222,8 +266,12 @@ class Connection:
         ) from failure
 
 
-def open_connection(name: str, settings: ConnectionSettings) -> Connection:
+def open_connection(
+    name: str, settings: ConnectionSettings, *, is_sandbox: bool = False, base_url: str = ""
+) -> Connection:
     """The way to a vendor by its settings; nothing is connected before the first call.
+
+    `base_url` names another host of the same vendor, for example the one that gives tokens.
 
     Raises:
         AdapterSettingsError: the file of certificates cannot be used.
@@ -235,10 +283,37 @@ def open_connection(name: str, settings: ConnectionSettings) -> Connection:
         answer_bytes_max=settings.answer_bytes_max,
         in_flight_max=settings.max_in_flight,
     )
+    url = base_url or settings.base_url
     engine = ENGINES[settings.http_engine](
-        limits, is_https=settings.base_url.startswith("https://"), authorities=authorities
+        limits, is_https=url.startswith("https://"), authorities=authorities
     )
-    return Connection(name, settings.base_url, limits, engine)
+    return Connection(name, url, limits, engine, is_sandbox=is_sandbox)
+
+
+async def check_connection(
+    ask: Callable[[], Awaitable[object]], connection: Connection, *, proving: tuple[Reason, ...]
+) -> Check:
+    """How a vendor answers a harmless question that needs the credentials.
+
+    An answer with one of the `proving` reasons (the account is not there, say) shows as much as
+    a success does.
+    """
+    started_s = time.monotonic()
+    error: ProviderError | None = None
+    try:
+        await ask()
+    except ProviderError as failed:
+        if failed.status.reason not in proving:
+            error = failed
+    is_heard = error is None or error.http_status is not None
+    refused = (Reason.PROVIDER_CREDENTIALS_REJECTED, Reason.PROVIDER_ACCESS_DENIED)
+    return Check(
+        is_reachable=is_heard,
+        are_credentials_accepted=is_heard and (error is None or error.status.reason not in refused),
+        latency_s=time.monotonic() - started_s,
+        clock_skew_s=connection.clock_skew_s if is_heard else None,
+        error=error,
+    )
 
 
 def clean(text: str, account_id: str) -> str:

@@ -25,7 +25,7 @@ from loyalty_gateway.domain.operations import (
 from loyalty_gateway.providers import PROVIDERS
 from loyalty_gateway.providers.cashassist import CashassistAdapter, open_adapter
 from loyalty_gateway.providers.connection import AdapterSettingsError
-from loyalty_gateway.providers.port import Lookup, ProviderError, Send
+from loyalty_gateway.providers.port import Lookup, ProviderError, Send, Way
 from loyalty_gateway.sandbox import CashassistPlayer, Settings
 from loyalty_gateway.telemetry.setup import Telemetry
 from tests.providers.cashassist.conftest import Open
@@ -65,14 +65,13 @@ class TestFacts:
         assert PROVIDERS["cashassist"] is open_adapter
 
     def test_what_it_can_do_is_its_table(self, adapter: CashassistAdapter) -> None:
-        assert set(adapter.operations) == set(Operation)
         for operation, offer in adapter.operations.items():
             is_booking = operation in BOOKING_OPERATIONS
             is_statement = operation is Operation.GET_POINTS_STATEMENT
             assert offer.support is (Support.EMULATED if is_statement else Support.NATIVE)
-            assert offer.promise == ("resend_is_safe" if is_booking else "")
-            assert (offer.recovery_mode is RecoveryMode.SAFE_RESEND) is is_booking
-            assert not offer.has_undo
+            way = Way(RecoveryMode.SAFE_RESEND, "resend_is_safe")
+            assert offer.ways == ((way,) if is_booking else ())
+            assert offer.undo is None
             assert not offer.partial_amounts
             assert offer.needed_fields == ()
 
@@ -146,7 +145,7 @@ class TestBookings:
         done = await adapter.book(Send(asked, KEY, 1))
         again = await adapter.book(Send(asked, KEY, 2))
         assert effects(player) == [effect]
-        assert (done.http_status, done.receipt.applied) == (200, asked.asked)
+        assert (done.http_status, done.receipt.echoed) == (200, asked.asked)
         assert [balance.amount for balance in done.receipt.balances_after] == [
             Money("CHF", 4250 + effect[1]),
             Points(1280 + effect[2]),
@@ -426,7 +425,7 @@ class TestReads:
         for operation in (Operation.GET_CARD, Operation.GET_BALANCE):
             card = await adapter.get_card(Lookup(operation, CARD))
             assert isinstance(card, CardFacts)
-            assert (card.display_name, card.status) == ("Max Muster", "ACTIVE")
+            assert (card.holder.display_name, card.status) == ("Max Muster", "ACTIVE")
             assert [balance.amount for balance in card.balances] == [
                 Money("CHF", 4250),
                 Points(1280),

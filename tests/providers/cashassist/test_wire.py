@@ -225,23 +225,18 @@ class TestBookingAnswers:
             decode(201)
 
     @given(st.integers(1, 99_999_999))
-    def test_the_echo_of_any_amount_is_compared_exactly(self, minor: int) -> None:
+    def test_the_echo_of_any_amount_is_read_exactly(self, minor: int) -> None:
         text = wire.encode_amount(Money("CHF", minor))
         body = json.dumps(BOOKED).replace("12.5,", f"{text},").encode()
-        for asked_minor in (minor, minor + 1):
-            arguments = (Operation.DEBIT_BALANCE, CARD, Money("CHF", asked_minor), KEY, "CHF")
-            if asked_minor == minor:
-                assert wire.decode_booking(answer(body), *arguments).applied == arguments[2]
-            else:
-                with pytest.raises(UnreadableAnswer):
-                    wire.decode_booking(answer(body), *arguments)
+        arguments = (Operation.DEBIT_BALANCE, CARD, Money("CHF", 1250), KEY, "CHF")
+        assert wire.decode_booking(answer(body), *arguments).echoed == Money("CHF", minor)
 
 
 class TestCards:
     def test_the_vendors_own_sample_is_read(self) -> None:
         body = b'{ "id":"10472", "name":"Max Muster", "balance":42.50, "points":1280 }'
         facts = wire.decode_card(answer(body), CARD, "CHF", NOW)
-        assert facts.display_name == "Max Muster"
+        assert facts.holder.display_name == "Max Muster"
         assert facts.balances == (Balance(Money("CHF", 4250), NOW), Balance(Points(1280), NOW))
         assert facts.status == ""
 

@@ -11,9 +11,8 @@ from pydantic import Field, SecretStr
 
 from loyalty_gateway.domain.accounts import mask_account_id
 from loyalty_gateway.domain.amounts import CURRENCY_EXPONENTS, Money
-from loyalty_gateway.domain.errors import Fate
+from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.domain.operations import (
-    BOOKING_OPERATIONS,
     CardFacts,
     Operation,
     Order,
@@ -32,13 +31,24 @@ from loyalty_gateway.providers.connection import (
     Connection,
     ConnectionSettings,
     VendorCall,
+    check_connection,
     clean,
     open_connection,
     read_secret,
     read_settings,
 )
 from loyalty_gateway.providers.http import HttpAnswer
-from loyalty_gateway.providers.port import Executed, Lookup, Offer, ProviderError, Send, StatusRow
+from loyalty_gateway.providers.port import (
+    Check,
+    Executed,
+    Lookup,
+    Offer,
+    PromiseFacts,
+    ProviderError,
+    Send,
+    StatusRow,
+    Way,
+)
 from loyalty_gateway.providers.status import describe_row, find_row, read_retry_after
 
 Found = TypeVar("Found")
@@ -47,6 +57,8 @@ RESEND_IS_SAFE: Final = "resend_is_safe"
 STATEMENT_PAGES_MAX: Final = 20
 PROOF_MINOR: Final = 1
 SHOWN_CHARACTERS_MAX: Final = 1_000
+CHECKED_CARD: Final = "0"
+"""A card that nobody has; asking for it shows whether the key is accepted."""
 
 
 class Settings(ConnectionSettings):
@@ -67,10 +79,14 @@ class CashassistAdapter:
     display_name = "HS-Soft CashAssist"
     # Assumed: the vendor's text promises keys and does not say how long they are kept.
     key_lifetime_s = 86_400.0
+    settle_s = 0.0
+    points_unit = ""
+    promises: Mapping[str, PromiseFacts] = {
+        RESEND_IS_SAFE: PromiseFacts("a booking that is sent twice with one key is booked once"),
+    }
+    unsupported_notes: Mapping[Operation, str] = {}
 
-    def __init__(
-        self, connection: Connection, settings: Settings, api_key: str, *, is_sandbox: bool
-    ) -> None:
+    def __init__(self, connection: Connection, settings: Settings, api_key: str) -> None:
         self.currency = settings.currency
         credential = hashlib.sha256(b"cashassist api key: " + api_key.encode()).hexdigest()[:16]
         self.target = f"{settings.base_url}|{credential}"
@@ -80,16 +96,13 @@ class CashassistAdapter:
             Operation.LIST_TRANSACTIONS: Offer(self.list_transactions),
             Operation.GET_POINTS_STATEMENT: Offer(self.get_points_statement, Support.EMULATED),
             **{
-                operation: Offer(
-                    self.book, recovery_mode=RecoveryMode.SAFE_RESEND, promise=RESEND_IS_SAFE
-                )
-                for operation in sorted(BOOKING_OPERATIONS)
+                operation: Offer(self.book, ways=(Way(RecoveryMode.SAFE_RESEND, RESEND_IS_SAFE),))
+                for operation in wire.ROUTES
             },
         }
         self._connection = connection
         self._headers = ((wire.API_KEY_HEADER, api_key),)
         self._proof_card = settings.proof_card
-        self._is_sandbox = is_sandbox
 
     async def book(self, send: Send) -> Executed:
         """A top-up, a debit or a redemption, by one request that carries the outbound id as key.
@@ -98,13 +111,15 @@ class CashassistAdapter:
             ProviderError: by the TRANSPORT or STATUS table, or for a 200 that proves nothing.
         """
         order = send.order
-        body = wire.encode_booking(order.operation, order.account_id, order.asked, order.sale)
+        asked = order.asked
+        assert asked is not None, "the contract asks for an amount"
+        body = wire.encode_booking(order.operation, order.account_id, asked, order.sale)
         call = VendorCall(
             operation=order.operation,
             method="POST",
             route=wire.ROUTES[order.operation],
             request_text=(
-                f"POST {wire.ROUTES[order.operation]}: {order.asked} on "
+                f"POST {wire.ROUTES[order.operation]}: {asked} on "
                 f"{mask_account_id(order.account_id)}, reference "
                 f"{clean(wire.find_reference(order.sale), order.account_id) or '-'}, "
                 f"key {send.outbound_id}"
@@ -113,9 +128,9 @@ class CashassistAdapter:
                 *self._headers,
                 ("content-type", "application/json"),
                 (wire.KEY_HEADER, send.outbound_id),
-                *self._fault(send.fault),
             ),
             body=body,
+            fault=send.fault,
         )
 
         def read(answer: HttpAnswer) -> Executed:
@@ -128,7 +143,7 @@ class CashassistAdapter:
                     document,
                     order.operation,
                     order.account_id,
-                    order.asked,
+                    asked,
                     send.outbound_id,
                     self.currency,
                 ),
@@ -237,6 +252,17 @@ class CashassistAdapter:
             "history holds it once"
         )
 
+    async def check(self) -> Check:
+        """Reads the proof card, or one that cannot exist: an answer about it shows the key right.
+
+        Never raises ProviderError: it is what the check tells.
+        """
+        return await check_connection(
+            lambda: self.get_card(Lookup(Operation.GET_CARD, self._proof_card or CHECKED_CARD)),
+            self._connection,
+            proving=(Reason.ACCOUNT_NOT_FOUND, Reason.ACCOUNT_NOT_ACTIVE),
+        )
+
     async def close(self) -> None:
         """Ends every connection to the vendor."""
         await self._connection.close()
@@ -273,7 +299,8 @@ class CashassistAdapter:
             route=route,
             request_text=f"GET {route}",
             query=(("id", lookup.account_id), *query),
-            headers=(*self._headers, *self._fault(lookup.fault)),
+            headers=self._headers,
+            fault=lookup.fault,
         )
 
         def read(answer: HttpAnswer) -> Found:
@@ -339,9 +366,6 @@ class CashassistAdapter:
             answer_text=_describe(document, account_id),
         )
 
-    def _fault(self, fault: str) -> tuple[tuple[str, str], ...]:
-        return ((wire.FAULT_HEADER, fault),) if fault and self._is_sandbox else ()
-
 
 def open_adapter(connection: str, settings: Mapping[str, Any], profile: str) -> CashassistAdapter:
     """The adapter for one section of the configuration.
@@ -354,7 +378,7 @@ def open_adapter(connection: str, settings: Mapping[str, Any], profile: str) -> 
         raise AdapterSettingsError(("currency: must be an ISO 4217 code with two decimals",))
     api_key = read_secret("api_key", checked.api_key, checked.api_key_file)
     return CashassistAdapter(
-        open_connection(connection, checked), checked, api_key, is_sandbox=profile == "sandbox"
+        open_connection(connection, checked, is_sandbox=profile == "sandbox"), checked, api_key
     )
 
 

@@ -12,9 +12,11 @@ from typing import Any, Final
 
 from loyalty_gateway.domain.amounts import MINOR_MAX, Amount, Money, Points
 from loyalty_gateway.domain.operations import (
+    AccountKind,
     Balance,
     CardFacts,
     Operation,
+    Person,
     Receipt,
     Reference,
     Sale,
@@ -35,7 +37,6 @@ ROUTES: Final = {
 }
 API_KEY_HEADER: Final = "x-api-key"
 KEY_HEADER: Final = "Idempotency-Key"
-FAULT_HEADER: Final = "X-Sandbox-Fault"
 REPLAYED_HEADER: Final = "idempotent-replayed"
 
 TRANSACTION_ID: Final = "transaction_id"
@@ -167,7 +168,7 @@ def decode_booking(
     outbound_id: str,
     currency: str,
 ) -> Receipt:
-    """The receipt in a 200, where everything that it echoes fits what was asked.
+    """The receipt in a 200 that speaks of this very booking; its amount is evidence only.
 
     Raises:
         UnreadableAnswer: the booking is not proven.
@@ -178,18 +179,16 @@ def decode_booking(
         raise UnreadableAnswer("the answer is to another kind of booking")
     if "idempotencyKey" in booked and _text(booked, "idempotencyKey") != outbound_id:
         raise UnreadableAnswer("the answer is to another booking")
-    # Which sign a withdrawal has in the echo is not documented; its size is what must fit.
-    if isinstance(asked, Points):
-        is_echo_right = "points" not in booked or abs(_points(booked, "points")) == asked.value
-    else:
-        is_echo_right = (
-            "amount" not in booked or abs(_money(booked, "amount", currency).minor) == asked.minor
-        )
-    if not is_echo_right:
-        raise UnreadableAnswer("the answer is about another amount")
+    # Which sign a withdrawal has in the echo is not documented; only its size is kept.
+    echoed: Amount | None = None
+    if isinstance(asked, Points) and "points" in booked:
+        echoed = Points(abs(_points(booked, "points")))
+    elif not isinstance(asked, Points) and "amount" in booked:
+        money = _money(booked, "amount", currency)
+        echoed = Money(money.currency, abs(money.minor))
     return Receipt(
         references=(Reference(TRANSACTION_ID, _transaction_id(booked)),),
-        applied=asked,
+        echoed=echoed,
         balances_after=_balances(
             booked, "balanceAfter", "pointsAfter", currency, _time(booked, "bookedAt")
         ),
@@ -210,7 +209,8 @@ def decode_card(document: Document, account_id: str, currency: str, now: datetim
     return CardFacts(
         account_id=account_id,
         status=_CARD_STATUSES.get(_text(card, "status"), "") if "status" in card else "",
-        display_name=_text(card, "name", is_empty_allowed=True),
+        kind=AccountKind.CARD,
+        holder=Person(display_name=_text(card, "name", is_empty_allowed=True)),
         balances=_balances(card, "balance", "points", currency, now),
     )
 

@@ -8,7 +8,7 @@ from loyalty.v1 import balance_pb2, points_pb2
 from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import Booking
 from loyalty_gateway.domain.errors import LoyaltyError
-from loyalty_gateway.domain.operations import Operation
+from loyalty_gateway.domain.operations import Operation, Receipt
 from loyalty_gateway.rpc.codec.bookings import fill_booking
 from loyalty_gateway.rpc.codec.types import fill_money
 from loyalty_gateway.rpc.status import encode_status
@@ -47,10 +47,14 @@ ANSWERS: dict[Operation, Callable[[Booking], Message]] = {
 class WireAnswerCodec:
     """The AnswerCodec of this wire: what it encodes is stored once and sent ever after."""
 
-    def encode_answer(self, booking: Booking) -> bytes:
-        """The serialised response message of the booking's rpc."""
+    def encode_answer(self, booking: Booking, receipt: Receipt | None = None) -> bytes:
+        """The serialised response message of the booking's rpc, without personal data."""
         assert booking.operation is not None, "a tombstone has no answer"
         return ANSWERS[booking.operation](booking).SerializeToString(deterministic=True)
+
+    def encode_private(self, booking: Booking, receipt: Receipt) -> bytes:
+        """The personal part of that message: none of these rpcs has one."""
+        return b""
 
     def encode_error(self, error: LoyaltyError) -> bytes:
         """The serialised google.rpc.Status of a refusal."""

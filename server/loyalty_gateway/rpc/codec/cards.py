@@ -58,8 +58,8 @@ def encode_get_card(answer: ReadAnswer) -> cards_pb2.GetCardResponse:
     card.status = CARD_STATUSES.get(found.status.upper(), cards_pb2.CARD_STATUS_UNSPECIFIED)
     for balance in found.balances:
         fill_balance(card.balances.add(), balance)
-    if found.display_name:
-        card.holder.display_name = found.display_name
+    if found.holder.display_name:
+        card.holder.display_name = found.holder.display_name
     return response
 
 
