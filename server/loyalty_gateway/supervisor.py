@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Final, TypeVar
 
 from loyalty_gateway.cli.configuration import read_settings, server_addresses
 from loyalty_gateway.cli.failure import CommandFailed, UsageFailed
-from loyalty_gateway.cli.sandbox_home import SandboxHome
+from loyalty_gateway.cli.sandbox_home import VENDOR_SECTIONS, SandboxHome
 from loyalty_gateway.settings import Server, split_address
 
 READY_POLL_S: Final = 0.02
@@ -60,7 +60,7 @@ class Vendors:
     """Where the players are, by their own word."""
 
     base_urls: dict[str, str]
-    control_url: str
+    control_urls: dict[str, str]
 
 
 @dataclass(slots=True)
@@ -170,7 +170,7 @@ class Supervisor:
         for number in _STOP_SIGNALS:
             loop.add_signal_handler(number, self._be_asked_to_stop)
         addresses = choose_addresses(self.settings)
-        players = self._players(await self._choose_players_port())
+        players = self._players(await self._choose_players_ports())
         server = self._server(addresses)
         work = asyncio.create_task(self._work(players, server, addresses))
         stop = asyncio.create_task(self._stop.wait())
@@ -249,28 +249,38 @@ class Supervisor:
             else:
                 self.tell(f"The {child.name} is back after {time.monotonic() - born:.1f} s.")
 
-    async def _choose_players_port(self) -> int:
-        """The port of the last time, so that the journal meets the vendor it knows."""
-        port = self.home.players_port()
+    async def _choose_players_ports(self) -> dict[str, int]:
+        """The ports of the last time, so that the journal meets the vendors it knows."""
+        known = self.home.players_ports()
         give_up = time.monotonic() + PORT_WAIT_S
-        while port and time.monotonic() < give_up:
-            try:
-                with _bind(f"127.0.0.1:{port}"):
-                    return port
-            except OSError:
-                await asyncio.sleep(READY_POLL_S)
-        with _bind("127.0.0.1:0") as listener:
-            chosen: int = listener.getsockname()[1]
-        if port:
-            self.tell(f"Port {port} is taken; the played vendor moves to {chosen}.")
-        self.home.remember_players_port(chosen)
+        with ExitStack() as held:
+            chosen = {
+                name: await self._choose_port(name, known.get(name, 0), give_up, held)
+                for name in VENDOR_SECTIONS
+            }
+        self.home.remember_players_ports(chosen)
         return chosen
 
-    def _players(self, port: int) -> Child:
+    async def _choose_port(self, name: str, port: int, give_up: float, held: ExitStack) -> int:
+        """Holds the port until all are chosen, so that no two vendors get the same one."""
+        while port and time.monotonic() < give_up:
+            try:
+                held.enter_context(_bind(f"127.0.0.1:{port}"))
+            except OSError:
+                await asyncio.sleep(READY_POLL_S)
+            else:
+                return port
+        listener = held.enter_context(_bind("127.0.0.1:0"))
+        chosen: int = listener.getsockname()[1]
+        if port:
+            self.tell(f"Port {port} is taken; the played {name} moves to {chosen}.")
+        return chosen
+
+    def _players(self, ports: Mapping[str, int]) -> Child:
         command = [
             *_python("loyalty_gateway.sandbox.players"),
             *("--data-dir", str(self.home.players)),
-            *("--cashassist-port", str(port)),
+            *(word for name, port in ports.items() for word in (f"--{name}-port", str(port))),
             *("--ready-file", str(self.home.ready_file)),
             *("--parent-pid", str(os.getpid())),
         ]
@@ -350,8 +360,10 @@ def find_players(ready_file: Path, process_id: int) -> Vendors | None:
         # A killed predecessor could not take its announcement with it.
         return None
     players = announcement["players"]
-    base_urls = {name: urls["base_url"] for name, urls in players.items()}
-    return Vendors(base_urls, players["cashassist"]["control_url"])
+    return Vendors(
+        {name: urls["base_url"] for name, urls in players.items()},
+        {name: urls["control_url"] for name, urls in players.items()},
+    )
 
 
 async def is_serving(admin_address: str) -> bool:

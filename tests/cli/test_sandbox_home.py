@@ -103,25 +103,25 @@ def test_reset_forgets_the_bookings_and_nothing_else(home: SandboxHome) -> None:
         path.write_text("x")
     link = home.players / "linked.sqlite3"
     link.symlink_to(outside)
-    home.remember_players_port(41000)
+    home.remember_players_ports({"cashassist": 41000})
     home.reset()
     assert not any(path.exists() for path in forgotten)
     assert all(path.exists() for path in [*kept, outside, link])
-    assert home.players_port() == 41000
+    assert home.players_ports() == {"cashassist": 41000}
 
 
-def test_the_players_port_is_remembered(home: SandboxHome) -> None:
-    assert home.players_port() == 0
-    home.remember_players_port(41000)
+def test_the_players_ports_are_remembered(home: SandboxHome) -> None:
+    assert home.players_ports() == {}
+    home.remember_players_ports({"cashassist": 41000, "another": 41001})
     leave(home)
-    assert open_home(home.folder).players_port() == 41000
+    assert open_home(home.folder).players_ports() == {"cashassist": 41000, "another": 41001}
 
 
 @pytest.mark.parametrize("port", [-1, 65_536, "41000", None])
 def test_a_port_that_is_none_is_not_believed(home: SandboxHome, port: object) -> None:
     marker = home.folder / "sandbox.json"
-    marker.write_text(json.dumps({"made_by": "loyalty sandbox", "players_port": port}))
-    assert home.players_port() == 0
+    marker.write_text(json.dumps({"made_by": "loyalty sandbox", "players_ports": {"x": port}}))
+    assert home.players_ports() == {}
 
 
 def test_a_second_sandbox_is_told_who_holds_the_folder(home: SandboxHome) -> None:

@@ -89,7 +89,7 @@ def test_only_the_announcement_of_this_very_process_counts(tmp_path: Path) -> No
     found = find_players(ready_file, 7)
     assert found is not None
     assert found.base_urls == {"cashassist": "http://127.0.0.1:1/v1"}
-    assert found.control_url == "http://127.0.0.1:1/_sandbox"
+    assert found.control_urls == {"cashassist": "http://127.0.0.1:1/_sandbox"}
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ class House:
             return find_players(self.home.ready_file, players.process.pid)
 
         found = await until(find, "the players are ready", READY_LIMIT_S)
-        self.vendor = Vendor(self._session, found.control_url)
+        self.vendor = Vendor(self._session, found.control_urls["cashassist"])
         self.home.write_config(found.base_urls, proof_card=PROOF_CARD)
         base_url = found.base_urls["cashassist"]
         with self.home.config.open("a") as config:

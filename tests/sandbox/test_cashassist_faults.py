@@ -239,7 +239,9 @@ class TestControl:
         await vendor.refill("control-1", "12.50")
         await vendor.book("withdraw", "control-2", b'{"id":"10472","points":7}')
         _, shown = await control("GET", "/ledger?card=10472")
-        assert shown["cards"] == [{"card": "10472", "balance_minor": 5500, "points": 1273}]
+        card = {"card": "10472", "balance_minor": 5500, "points": 1273}
+        assert shown["cards"] == [card | {"is_blocked": False, "detail": {}}]
+        assert shown["currency"] == "CHF"
         effects = [
             (row["idempotency_key"], row["card"], row["type"], row["amount_minor"], row["points"])
             for row in shown["effects"]

@@ -20,19 +20,23 @@ from loyalty_gateway.cli.screen import clean
 from loyalty_gateway.supervisor import Addresses
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
+CARDS_SHOWN_MAX = 4
 _DEMO_CARD = "10472"
 _FETCH_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class FirstScreen:
-    """Everything that the screen tells. `cards` and `faults` are the players' own tables."""
+    """Everything that the screen tells. `cards` and `faults` are the players' own tables.
+
+    `cards` has those of each vendor; the faults with an account are the same at all of them.
+    """
 
     addresses: Addresses
     folder: Path
-    control_url: str
+    control_urls: Mapping[str, str]
     data_dir_option: str
-    cards: Sequence[Mapping[str, Any]]
+    cards: Mapping[str, Sequence[Mapping[str, Any]]]
     faults: Sequence[Mapping[str, Any]]
     seconds: float
 
@@ -59,37 +63,43 @@ class FirstScreen:
         grid.add_row("gRPC", f"{self.addresses.listen} (plaintext, reflection on, no key needed)")
         grid.add_row("health", f"{self.addresses.admin_listen} (grpc.health.v1)")
         grid.add_row("metrics", f"http://{self.addresses.metrics_listen}/metrics")
-        grid.add_row("connections", "cashassist; cashassist-down, which cannot be reached")
-        grid.add_row("vendor", f"{self.control_url} (look behind the played CashAssist)")
+        played = ", ".join(self.control_urls)
+        grid.add_row("connections", f"{played}; cashassist-down, which cannot be reached")
+        for name, control_url in self.control_urls.items():
+            grid.add_row("vendor", f"{control_url} (look behind the played {name})")
         grid.add_row("folder", f"{self.folder} (journal, ledgers, keys; traces in logs/traces.log)")
         return grid
 
     def _cards(self) -> Table:
         grid = _grid()
+        grid.add_column()
         grid.add_column(justify="right")
         grid.add_column(justify="right")
         grid.add_column()
-        for card in self.cards:
-            if card["fault"]:
-                continue
-            grid.add_row(
-                clean(str(card["card"])),
-                clean(str(card["holder"])),
-                _francs(int(card["balance_minor"])),
-                f"{card['points']} points",
-                clean(str(card["purpose"])),
-            )
+        for name, cards in self.cards.items():
+            shown = [card for card in cards if not card["fault"]]
+            for card in shown[:CARDS_SHOWN_MAX]:
+                grid.add_row(
+                    name if card is shown[0] else "",
+                    clean(str(card["card"])),
+                    clean(str(card["holder"])),
+                    _money(int(card["balance_minor"]), str(card["currency"])),
+                    f"{card['points']} points",
+                    clean(str(card["purpose"])),
+                )
         return grid
 
     def _faults(self) -> Table:
         grid = _grid()
         grid.add_column()
         for fault in self.faults:
+            if fault["card"] is None:
+                continue
             grid.add_row(
                 clean(str(fault["card"])), clean(str(fault["name"])), clean(str(fault["happens"]))
             )
         first = clean(str(self.faults[0]["name"])) if self.faults else "NAME"
-        grid.add_row("any", "", f"the same for one call: -H 'x-sandbox-fault: {first}'")
+        grid.add_row("any", "", f"the same for one call, and more: -H 'x-sandbox-fault: {first}'")
         return grid
 
     def _commands(self) -> list[RenderableType]:
@@ -131,19 +141,27 @@ class FirstScreen:
         ]
 
 
-def fetch_tables(control_url: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The players' cards, as they stand today, and faults, by their control surface."""
+def fetch_tables(
+    control_urls: Mapping[str, str],
+) -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, Any]]]:
+    """The players' cards, as they stand today, and faults, by their control surfaces."""
     # A proxy from the environment has no business between two processes of one machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def fetch(page: str, rows_name: str) -> list[dict[str, Any]]:
+    def fetch(control_url: str, page: str) -> dict[str, Any]:
         with opener.open(f"{control_url}/{page}", timeout=_FETCH_S) as answer:
-            rows: list[dict[str, Any]] = json.load(answer)[rows_name]
-        return rows
+            shown: dict[str, Any] = json.load(answer)
+        return shown
 
-    today = {card["card"]: card for card in fetch("ledger", "cards")}
-    cards = [card | today[card["card"]] for card in fetch("cards", "cards")]
-    return cards, fetch("faults", "faults")
+    cards: dict[str, list[dict[str, Any]]] = {}
+    faults: list[dict[str, Any]] = []
+    for name, control_url in control_urls.items():
+        ledger = fetch(control_url, "ledger")
+        today = {card["card"]: card | {"currency": ledger["currency"]} for card in ledger["cards"]}
+        shown = fetch(control_url, "cards")["cards"]
+        cards[name] = [card | today[card["card"]] for card in shown]
+        faults = faults or fetch(control_url, "faults")["faults"]
+    return cards, faults
 
 
 def find_grpcurl() -> str | None:
@@ -169,8 +187,8 @@ def _find_beside(command: str) -> str | None:
         return shlex.quote(str(path))
 
 
-def _francs(minor: int) -> str:
-    return f"{minor // 100}.{minor % 100:02d} CHF"
+def _money(minor: int, currency: str) -> str:
+    return f"{minor // 100}.{minor % 100:02d} {clean(currency)}"
 
 
 def _heading(text: str) -> Text:

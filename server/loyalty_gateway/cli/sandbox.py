@@ -53,11 +53,11 @@ def run_sandbox(
         from loyalty_gateway.cli.first_screen import FirstScreen, fetch_tables
         from loyalty_gateway.cli.screen import Screen
 
-        cards, faults = fetch_tables(vendors.control_url)
+        cards, faults = fetch_tables(vendors.control_urls)
         first_screen = FirstScreen(
             addresses=addresses,
             folder=home.folder,
-            control_url=vendors.control_url,
+            control_urls=vendors.control_urls,
             data_dir_option=data_dir_option,
             cards=cards,
             faults=faults,

@@ -26,6 +26,30 @@ UNREACHABLE_URL: Final = "http://127.0.0.1:9/v1"
 
 
 @dataclass(frozen=True, slots=True)
+class VendorSection:
+    """The connection of one played vendor: TOML lines, in which {proof_card} is filled in."""
+
+    display_name: str
+    settings: tuple[str, ...]
+
+
+# A new vendor is a row here and one among the players; its connection has the vendor's name.
+VENDOR_SECTIONS: Final[Mapping[str, VendorSection]] = {
+    "cashassist": VendorSection(
+        "CashAssist (played on this machine)",
+        (
+            'api_key = "sk_test_demo"',
+            'currency = "CHF"',
+            "proof_card = {proof_card}",
+            # The vendor's memory is the ledger in this folder, so a new port is the same vendor.
+            "promises.keys_survive_rotation = {{ value = true, proven_on = 2026-11-21, "
+            'evidence = "the played vendor is its ledger in this folder, whatever its port" }}',
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxHome:
     """Where the parts of one sandbox stand; `lock_file` holds the lock while it is open."""
 
@@ -59,13 +83,19 @@ class SandboxHome:
     def log(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.log"
 
-    def players_port(self) -> int:
-        """The port at which the journal's bookings met their vendor; 0 when there was none yet."""
-        port = _read_marker(self.folder).get("players_port", 0)
-        return port if isinstance(port, int) and 0 < port < 65_536 else 0
+    def players_ports(self) -> dict[str, int]:
+        """The ports at which the journal's bookings met their vendors, by vendor."""
+        ports = _read_marker(self.folder).get("players_ports", {})
+        if not isinstance(ports, dict):
+            return {}
+        return {
+            name: port
+            for name, port in ports.items()
+            if isinstance(port, int) and 0 < port < 65_536
+        }
 
-    def remember_players_port(self, port: int) -> None:
-        marker = {"made_by": MADE_BY, "players_port": port}
+    def remember_players_ports(self, ports: Mapping[str, int]) -> None:
+        marker = {"made_by": MADE_BY, "players_ports": dict(ports)}
         _write(self.folder / MARKER, json.dumps(marker) + "\n")
 
     def reset(self) -> None:
@@ -83,14 +113,14 @@ class SandboxHome:
 
     def write_config(self, base_urls: Mapping[str, str], *, proof_card: str) -> None:
         """The server's settings for this folder and these vendors, written anew at every start."""
-        _write(self.config, self._config_text(base_urls["cashassist"], proof_card))
+        sections = [
+            _section_text(name, VENDOR_SECTIONS[name], base_url, proof_card)
+            for name, base_url in base_urls.items()
+            if name in VENDOR_SECTIONS
+        ]
+        _write(self.config, "\n".join([self._server_text(), *sections, _DOWN_TEXT]))
 
-    def _config_text(self, base_url: str, proof_card: str) -> str:
-        # The vendor's memory is the ledger in this folder, so a new port is the same vendor.
-        keys_survive = (
-            "promises.keys_survive_rotation = { value = true, proven_on = 2026-11-21, "
-            'evidence = "the played vendor is its ledger in this folder, whatever its port" }'
-        )
+    def _server_text(self) -> str:
         return f"""\
 # Written by `loyalty sandbox` at every start: changes here are lost. To change a setting, set its
 # LOYALTY_* variable; docs/configuration.md lists them all.
@@ -111,23 +141,29 @@ outbound_salt_file = {_quote(self.outbound_salt)}
 [telemetry]
 trace_file = {_quote(self.log("traces"))}
 log_format = "text"
+"""
 
-[connections.cashassist]
-provider = "cashassist"
-display_name = "CashAssist (played on this machine)"
-base_url = {_quote(base_url)}
-api_key = "sk_test_demo"
-currency = "CHF"
-proof_card = {_quote(proof_card)}
-{keys_survive}
 
+# A connection that cannot be reached, to see what that looks like.
+_DOWN_TEXT: Final = f"""\
 [connections.cashassist-down]
 provider = "cashassist"
 display_name = "CashAssist (cannot be reached)"
-base_url = {_quote(UNREACHABLE_URL)}
+base_url = "{UNREACHABLE_URL}"
 api_key = "sk_test_demo"
 currency = "CHF"
 """
+
+
+def _section_text(name: str, section: VendorSection, base_url: str, proof_card: str) -> str:
+    lines = [
+        f"[connections.{name}]",
+        f"provider = {_quote(name)}",
+        f"display_name = {_quote(section.display_name)}",
+        f"base_url = {_quote(base_url)}",
+        *(line.format(proof_card=_quote(proof_card)) for line in section.settings),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def open_home(folder: Path) -> SandboxHome:

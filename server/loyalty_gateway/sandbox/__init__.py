@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loyalty_gateway.sandbox.cashassist.player import CashassistPlayer as CashassistPlayer
     from loyalty_gateway.sandbox.process import PlayersProcess as PlayersProcess
-    from loyalty_gateway.sandbox.stage import Settings as Settings
+    from loyalty_gateway.sandbox.settings import Settings as Settings
 
 __all__ = ["CashassistPlayer", "PlayersProcess", "Settings"]
 
 _HOMES = {
     "CashassistPlayer": "loyalty_gateway.sandbox.cashassist.player",
     "PlayersProcess": "loyalty_gateway.sandbox.process",
-    "Settings": "loyalty_gateway.sandbox.stage",
+    "Settings": "loyalty_gateway.sandbox.settings",
 }
 
 

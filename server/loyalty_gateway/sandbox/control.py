@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from loyalty_gateway.sandbox.faults import FAULT_HEADER, FAULTS, Answer
+from loyalty_gateway.sandbox.bookings import can_play
+from loyalty_gateway.sandbox.faults import FAULT_BY_NAME, FAULT_HEADER, Answer
 from loyalty_gateway.sandbox.stage import as_json
 
 if TYPE_CHECKING:
@@ -56,11 +57,12 @@ async def _show_faults(player: Player, query: Mapping[str, str], wish: Any) -> A
         "faults": [
             {
                 "name": fault.name,
-                "card": fault.card,
+                "card": fault.card or None,
                 "has_effect": fault.has_effect,
                 "happens": fault.happens,
             }
-            for fault in FAULTS
+            for fault in FAULT_BY_NAME.values()
+            if (player.leaves_open and fault.kind == "pending") or can_play(player, fault, None)
         ],
     }
 
@@ -73,8 +75,15 @@ async def _show_ledger(player: Player, query: Mapping[str, str], wish: Any) -> A
         with_seed=query.get("history") == "true",
     )
     return {
+        "currency": player.currency,
         "cards": [
-            {"card": card.card_id, "balance_minor": card.balance_minor, "points": card.points}
+            {
+                "card": card.card_id,
+                "balance_minor": card.balance_minor,
+                "points": card.points,
+                "is_blocked": card.is_blocked,
+                "detail": card.detail,
+            }
             for card in player.ledger.cards()
             if card_id in (None, card.card_id)
         ],
@@ -87,10 +96,21 @@ async def _show_ledger(player: Player, query: Mapping[str, str], wish: Any) -> A
                 "amount_minor": effect.amount_minor,
                 "points": effect.points,
                 "reference": effect.reference,
-                "time": datetime.fromtimestamp(effect.booked_at_s, UTC).isoformat(),
+                "reverses": effect.reverses,
+                "detail": effect.detail,
+                "time": _time_text(effect.booked_at_ms),
             }
             for effect in reversed(effects)
         ],
+    }
+
+
+async def _show_things(player: Player, query: Mapping[str, str], wish: Any) -> Any:
+    return {
+        "things": [
+            {"kind": kind, "key": key, "value": value}
+            for kind, key, value in player.ledger.things(query.get("kind"))
+        ]
     }
 
 
@@ -158,6 +178,7 @@ CONTROLS: tuple[Control, ...] = (
         " ?card= ?idempotency_key= and ?history=true for the bookings from before",
         _show_ledger,
     ),
+    Control("GET", "/things", "the vendor's other records; ?kind=", _show_things),
     Control("GET", "/audit", "what double entry finds wrong", _show_audit),
     Control(
         "GET", "/requests", "the last requests; ?after=NUMBER ?idempotency_key=", _show_requests
@@ -191,6 +212,12 @@ def _index() -> list[dict[str, str]]:
         {"method": control.method, "path": PREFIX + control.path, "does": control.does}
         for control in CONTROLS
     ]
+
+
+def _time_text(at_ms: int) -> str:
+    seconds, rest_ms = divmod(at_ms, 1000)
+    moment = datetime.fromtimestamp(seconds, UTC) + timedelta(milliseconds=rest_ms)
+    return moment.isoformat(timespec="milliseconds")
 
 
 def _json(status: int, value: Any) -> Answer:

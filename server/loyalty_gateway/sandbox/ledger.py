@@ -12,26 +12,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from loyalty_gateway.sandbox.book import (
-    CARD_COLUMNS,
-    EFFECT_COLUMNS,
     MONEY,
     POINTS,
     PROGRAMME,
     SCHEMA,
     Book,
-    Card,
     CardSeed,
-    Effect,
-    Item,
-    Outcome,
-    card_of,
-    find_card,
+    Pages,
 )
 
 Result = TypeVar("Result")
 Work = tuple[Callable[[Book], Any], Future[Any]]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BATCH_MAX = 256
 
 
@@ -39,7 +32,7 @@ class LedgerUnusable(Exception):
     """The ledger cannot be opened; the text says what to do."""
 
 
-class Ledger:
+class Ledger(Pages):
     """One file, one process, one writing thread.
 
     Works that arrive together share one commit, so a slow disk delays them but never the event
@@ -50,7 +43,6 @@ class Ledger:
         self._path = path
         self._works: queue.SimpleQueue[Work | None]
         self._works = queue.SimpleQueue()
-        self._reader: sqlite3.Connection
         self._thread: threading.Thread
         self._lock_file: Any = None
 
@@ -64,7 +56,7 @@ class Ledger:
         try:
             if is_reset:
                 self._delete()
-            self._reader = _connect(self._path)
+            self._connection = _connect(self._path)
             self._create_or_check()
         except BaseException:
             self._unlock()
@@ -79,7 +71,7 @@ class Ledger:
         """Finish the works that were handed in, and give the file back."""
         self._works.put(None)
         await asyncio.to_thread(self._thread.join)
-        self._reader.close()
+        self._connection.close()
         self._unlock()
 
     async def run(self, work: Callable[[Book], Result]) -> Result:
@@ -91,83 +83,20 @@ class Ledger:
         self._works.put((work, done))
         return await asyncio.shield(asyncio.wrap_future(done))
 
-    def find_card(self, card_id: str) -> Card | None:
-        return find_card(self._reader, card_id)
-
-    def cards(self) -> list[Card]:
-        rows = self._reader.execute(f"SELECT {CARD_COLUMNS} FROM card ORDER BY card_id")
-        return [card_of(row) for row in rows]
-
-    def find_outcome(self, idempotency_key: str, *, stored_after_s: float) -> Outcome | None:
-        """The answer kept under the key, unless it is so old that the vendor forgot it."""
-        row = self._reader.execute(
-            "SELECT * FROM outcome WHERE idempotency_key = ? AND stored_at_s > ?",
-            (idempotency_key, stored_after_s),
-        ).fetchone()
-        return Outcome(*row) if row else None
-
-    def has_fired(self, idempotency_key: str) -> bool:
-        row = self._reader.execute(
-            "SELECT 1 FROM fired_fault WHERE idempotency_key = ?", (idempotency_key,)
-        ).fetchone()
-        return row is not None
-
-    def effects(
-        self,
-        *,
-        card_id: str | None = None,
-        idempotency_key: str | None = None,
-        from_s: float | None = None,
-        to_s: float | None = None,
-        before_number: int | None = None,
-        with_seed: bool = True,
-        limit: int = 1_000_000,
-    ) -> list[Effect]:
-        """Newest first; `from_s` belongs to the interval, `to_s` does not."""
-        wishes = (
-            ("card_id = ?", card_id),
-            ("idempotency_key = ?", idempotency_key),
-            ("booked_at_s >= ?", from_s),
-            ("booked_at_s < ?", to_s),
-            ("number < ?", before_number),
-            ("is_seed = ?", None if with_seed else 0),
-        )
-        asked = [(text, value) for text, value in wishes if value is not None]
-        where = " AND ".join(text for text, _ in asked) or "1"
-        rows = self._reader.execute(
-            f"SELECT {EFFECT_COLUMNS} FROM effect WHERE {where} ORDER BY number DESC LIMIT ?",
-            [*(value for _, value in asked), limit],
-        )
-        return [Effect(*row) for row in rows]
-
-    def find_effect(self, number: int) -> Effect | None:
-        row = self._reader.execute(
-            f"SELECT {EFFECT_COLUMNS} FROM effect WHERE number = ?", (number,)
-        ).fetchone()
-        return Effect(*row) if row else None
-
-    def items(self, effect_number: int) -> list[Item]:
-        rows = self._reader.execute(
-            "SELECT description, quantity, unit_price_minor FROM item"
-            " WHERE effect_number = ? ORDER BY line",
-            (effect_number,),
-        )
-        return [Item(*row) for row in rows]
-
     def audit(self) -> list[str]:
         """What double entry finds wrong; empty when every sum is right."""
-        uneven = self._reader.execute(
+        uneven = self._connection.execute(
             "SELECT effect_number, unit, SUM(amount) FROM posting"
             " GROUP BY effect_number, unit HAVING SUM(amount) <> 0"
         )
-        wrong_cards = self._reader.execute(
+        wrong_cards = self._connection.execute(
             "SELECT card.card_id FROM card LEFT JOIN posting ON account = 'card:' || card.card_id"
             " GROUP BY card.card_id HAVING"
             " balance_minor <> COALESCE(SUM(amount) FILTER (WHERE unit = ?), 0)"
             " OR card.points <> COALESCE(SUM(amount) FILTER (WHERE unit = ?), 0)",
             (MONEY, POINTS),
         )
-        wrong_effects = self._reader.execute(
+        wrong_effects = self._connection.execute(
             "SELECT number FROM effect WHERE amount_minor <> (SELECT COALESCE(SUM(amount), 0)"
             " FROM posting WHERE effect_number = number AND unit = ? AND account <> ?)"
             " OR points <> (SELECT COALESCE(SUM(amount), 0)"
@@ -198,17 +127,16 @@ class Ledger:
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
     def _create_or_check(self) -> None:
-        (version,) = self._reader.execute("PRAGMA user_version").fetchone()
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version == SCHEMA_VERSION:
             return
         if version != 0:
             raise LedgerUnusable(f"{self._path} was written by another version; use --reset")
-        self._reader.execute("BEGIN IMMEDIATE")
+        self._connection.execute("BEGIN IMMEDIATE")
         for statement in SCHEMA.split(";"):
-            self._reader.execute(statement)
-        Book(self._reader).set_first_number()
-        self._reader.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        self._reader.execute("COMMIT")
+            self._connection.execute(statement)
+        self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self._connection.execute("COMMIT")
 
     def _write(self) -> None:
         connection = _connect(self._path)

@@ -48,10 +48,15 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method and path of the document, with what it takes and what it may answer."""
+    """One method and path of the document, with what it takes and what it may answer.
+
+    `security` names the document's schemes that open it; `extensions` are its `x-` fields.
+    """
 
     name: str
     scopes: tuple[str, ...]
+    security: frozenset[str]
+    extensions: Mapping[str, Any]
     query: Mapping[str, Parameter]
     headers: Mapping[str, Parameter]
     body: Draft202012Validator | None
@@ -142,6 +147,12 @@ class Document:
         return Operation(
             name=node["operationId"],
             scopes=tuple(node.get("x-assumed-scopes", ())),
+            security=frozenset(
+                scheme
+                for choice in node.get("security", self._root.get("security", ()))
+                for scheme in choice
+            ),
+            extensions={name: value for name, value in node.items() if name.startswith("x-")},
             query=_parameters(parameters, "query"),
             headers=_parameters(parameters, "header"),
             body=_validator(self._resolved(content["schema"])) if content else None,
@@ -192,15 +203,45 @@ def _closed(schema: Any) -> Any:
         return [_closed(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
+    if "allOf" in schema:
+        schema = _merged(schema)
     closed = {name: _closed(item) for name, item in schema.items()}
     if schema.get("type") == "object" and "properties" in schema:
         closed.setdefault("additionalProperties", False)
     return closed
 
 
+def _merged(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema with its `allOf` put into it.
+
+    Each part lists some of the fields; closed one by one, they would exclude each other's.
+    """
+    parts = [*schema["allOf"], {name: item for name, item in schema.items() if name != "allOf"}]
+    merged: dict[str, Any] = {}
+    for part in parts:
+        merged = _both(merged, _merged(part) if "allOf" in part else part)
+    return merged
+
+
+def _both(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    both = {**first, **second}
+    if "required" in first and "required" in second:
+        both["required"] = list(dict.fromkeys([*first["required"], *second["required"]]))
+    if "properties" in first and "properties" in second:
+        known = first["properties"]
+        more = {
+            name: _both(known[name], field) if name in known else field
+            for name, field in second["properties"].items()
+        }
+        both["properties"] = {**known, **more}
+    return both
+
+
 def _typed(type_name: str, text: str) -> Any:
     if type_name == "integer" and re.fullmatch(r"-?[0-9]{1,18}", text):
         return int(text)
+    if type_name == "boolean" and text in ("true", "false"):
+        return text == "true"
     return text
 
 
@@ -239,7 +280,8 @@ def _problem(error: ValidationError, where: str) -> Problem:
             return Problem(place, f"must be a {limit}")
         case "oneOf":
             choices = " and ".join(name for choice in limit for name in choice.get("required", ()))
-            return Problem(place, f"must have exactly one of {choices}")
+            wanted = f"must have exactly one of {choices}" if choices else "fits none of its forms"
+            return Problem(place, wanted)
         case keyword:
             return Problem(place, f"breaks the rule {keyword}")
 

@@ -1,34 +1,33 @@
 """A player: one vendor on one loopback port over real HTTP; it must never listen anywhere else.
 
 What a vendor says is in its own folder; this module holds what is the same for all of them: the
-socket, the ledger's life, the log of exchanges, and answers that arrive broken or not at all.
+socket, the ledger's life, the log of exchanges, and the places where a vendor puts its own words.
 """
 
 import logging
 import socket
-import struct
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from loyalty_gateway.sandbox import control
+from loyalty_gateway.sandbox import control, delivery
 from loyalty_gateway.sandbox.book import Book, CardSeed
-from loyalty_gateway.sandbox.faults import Answer
+from loyalty_gateway.sandbox.bookings import Booking
+from loyalty_gateway.sandbox.faults import ELSEWHERE, Answer, describe_unknown
 from loyalty_gateway.sandbox.ledger import Ledger
-from loyalty_gateway.sandbox.stage import Exchange, Settings, Stage
+from loyalty_gateway.sandbox.settings import Settings
+from loyalty_gateway.sandbox.stage import Exchange, Stage
 
 HOST = "127.0.0.1"
 BODY_BYTES_MAX = 65_536
 BACKLOG = 1024
 SHUTDOWN_TIMEOUT_S = 2.0
-# A linger time of zero makes the kernel send a reset in place of an orderly end.
-_LINGER_NOT_AT_ALL = struct.pack("ii", 1, 0)
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +56,14 @@ class Player(ABC):
     """
 
     name: ClassVar[str]
+    # A vendor with settings of its own, or other defaults, names its dataclass here.
+    settings_type: ClassVar[type[Settings]] = Settings
     # The path at which the vendor's routes begin, as in its own base URL.
     base_path: ClassVar[str]
+    # Whether some of its bookings can stay open for a while, so that the pending faults exist.
+    leaves_open: ClassVar[bool] = False
+    # ISO 4217, of the money in the ledger.
+    currency: ClassVar[str]
 
     def __init__(
         self,
@@ -71,7 +76,9 @@ class Player(ABC):
         now: Callable[[], float] = time.time,
     ) -> None:
         self.ledger = Ledger(Path(data_dir) / f"{self.name}.sqlite3")
-        self.stage = Stage(settings or Settings(), now)
+        if settings is not None and not isinstance(settings, self.settings_type):
+            raise ValueError(f"{self.name} takes {self.settings_type.__name__}")
+        self.stage = Stage(settings or self.settings_type(), now)
         self.seed = seed
         self._port = port
         self._is_reset = is_reset
@@ -123,6 +130,7 @@ class Player(ABC):
         self.stage.close()
         await self._runner.cleanup()
         self._runner = None
+        await self.stage.finish()
         await self.ledger.close()
 
     async def reset(self) -> None:
@@ -147,9 +155,56 @@ class Player(ABC):
     async def answer(self, call: Call) -> Answer:
         """What the vendor answers, and how broken."""
 
+    # The vendor's own words. Those without a default of ours are a fault that only a vendor
+    # which overrides them can play.
+
     @abstractmethod
     def internal_error(self) -> Answer:
         """The vendor's envelope for a defect of its own."""
+
+    def rate_limited(self) -> Answer:
+        """The vendor's envelope for too many requests, without Retry-After."""
+        return Answer(429, b"Too Many Requests", content_type="text/plain")
+
+    def unknown_fault(self, name: str) -> Answer:
+        """The vendor's envelope for an invalid request, saying which faults there are."""
+        return Answer(400, describe_unknown(name).encode(), content_type="text/plain")
+
+    def marked(self, answer: Answer, *, is_replay: bool) -> Answer:
+        """A booking's answer with the vendor's mark for a replay, if it has one."""
+        return answer
+
+    def refused_repeat(self, booking: Booking) -> Answer:
+        """What a repeat gets from a vendor that refuses repeats."""
+        return self.internal_error()
+
+    def reused_key(self, booking: Booking) -> Answer:
+        """What a key gets that belongs to another booking."""
+        return self.refused_repeat(booking)
+
+    def key_in_progress(self, booking: Booking) -> Answer:
+        """What a repeat gets while the first request with its key is still running."""
+        return self.refused_repeat(booking)
+
+    def unauthorized(self) -> Answer:
+        """The vendor's refusal of a token or key that was good a moment ago."""
+        _has_no_words()
+
+    def contradictory(self, answer: Answer) -> Answer:
+        """The answer changed so that one part says yes and another says no."""
+        _has_no_words()
+
+    def wrong_echo(self, answer: Answer) -> Answer:
+        """The answer changed so that it echoes another booking than was asked for."""
+        _has_no_words()
+
+    def declined_repeat(self, booking: Booking) -> Answer:
+        """A decline of the booking that was made under this key."""
+        _has_no_words()
+
+    def has_words_for(self, method: str | None) -> bool:
+        """Whether the vendor overrides that method of ours; True for none."""
+        return method is None or getattr(type(self), method) is not getattr(Player, method)
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await _read_body(request)
@@ -160,43 +215,25 @@ class Player(ABC):
         exchange = self.stage.log(request.method, request.path)
         call = Call(request.method, request.path, query, request.headers, body, exchange)
         try:
-            answer = await self.answer(call)
+            if request.path == ELSEWHERE:
+                self.stage.report(exchange, [("path", "a redirect was followed")])
+                answer = Answer(200, b'{"elsewhere":true}')
+            else:
+                answer = await self.answer(call)
         except Exception:
             logger.exception("the %s player failed", self.name)
             answer = self.internal_error()
         # Noted before the bytes leave, so that whoever has the answer also finds it in the log.
         exchange.delivery = answer.delivery
-        exchange.status = None if answer.delivery == "none" else answer.status
+        exchange.status = None if answer.delivery in ("none", "reset") else answer.status
         return await self._send(request, answer)
 
     async def _send(self, request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
-        if answer.delivery == "none":
-            self._hang_up(request)
-            return web.Response()
-        headers = {"Server": f"{self.name}-sandbox", "Content-Type": answer.content_type}
-        headers.update(answer.headers)
-        if answer.delivery == "whole":
-            return web.Response(status=answer.status, headers=headers, body=answer.body)
-        half = web.StreamResponse(status=answer.status, headers=headers)
-        half.content_length = len(answer.body)
-        await half.prepare(request)
-        await half.write(answer.body[: len(answer.body) // 2])
-        if request.transport is not None:
-            request.transport.close()
-        return half
+        return await delivery.send(request, answer, self.stage, f"{self.name}-sandbox")
 
-    def _hang_up(self, request: web.BaseRequest) -> None:
-        """Close the socket without an answer; what aiohttp then writes goes nowhere."""
-        transport = request.transport
-        if transport is None:
-            return
-        if self.stage.settings.hang_up == "reset":
-            transport.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT_AT_ALL
-            )
-            transport.abort()
-        else:
-            transport.close()
+
+def _has_no_words() -> NoReturn:
+    raise NotImplementedError("a fault was played that this vendor has no words for")
 
 
 async def _read_body(request: web.BaseRequest) -> bytes | None:

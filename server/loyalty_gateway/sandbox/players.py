@@ -6,14 +6,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from loyalty_gateway.sandbox.cashassist.player import CashassistPlayer
 from loyalty_gateway.sandbox.ledger import LedgerUnusable
 from loyalty_gateway.sandbox.player import Player, PortTaken
-from loyalty_gateway.sandbox.stage import Settings
+from loyalty_gateway.sandbox.settings import Settings
 
 PARENT_POLL_S = 1.0
 
@@ -27,20 +27,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Play until SIGTERM or SIGINT; the exit code is 0 then, and 1 when a player cannot start."""
     options = _parser().parse_args(arguments)
     try:
-        settings = Settings(
-            slow_s=options.slow_s,
-            rate_limit_per_minute=options.rate_limit_per_minute,
-            key_lifetime_s=options.key_lifetime_s,
-            hang_up=options.hang_up,
-        )
-        asyncio.run(_play(options, settings))
+        asyncio.run(_play(options, {name: _settings(name, options) for name in PLAYERS}))
     except (ValueError, PortTaken, LedgerUnusable) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _play(options: argparse.Namespace, settings: Settings) -> None:
+def _settings(vendor: str, options: argparse.Namespace) -> Settings:
+    """What this vendor starts with: the options for all, then those that name it.
+
+    Raises: ValueError.
+    """
+    wish = {
+        name: getattr(options, name)
+        for name in ("slow_s", "rate_limit_per_minute", "key_lifetime_s", "hang_up")
+        if getattr(options, name) is not None
+    }
+    for text in options.set:
+        place, is_set, value = text.partition("=")
+        owner, has_owner, name = place.partition(".")
+        if not is_set or not has_owner or owner not in PLAYERS:
+            raise ValueError(f"--set takes VENDOR.SETTING=VALUE, with one of {list(PLAYERS)}")
+        if owner == vendor:
+            wish[name] = _value(value)
+    return PLAYERS[vendor].settings_type().changed(wish)
+
+
+def _value(text: str) -> object:
+    """JSON where it is JSON, else the text itself, so that words need no quotes."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+async def _play(options: argparse.Namespace, settings: Mapping[str, Settings]) -> None:
     is_over = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -53,7 +75,7 @@ async def _play(options: argparse.Namespace, settings: Settings) -> None:
             player = make(
                 options.data_dir,
                 getattr(options, f"{name}_port"),
-                settings=settings,
+                settings=settings[name],
                 seed=options.seed,
                 is_reset=options.reset,
             )
@@ -120,7 +142,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m loyalty_gateway.sandbox.players",
         description="Play the vendors on 127.0.0.1, each on a port of its own, until SIGTERM.",
     )
-    defaults = Settings()
     parser.add_argument("--data-dir", type=Path, required=True, help="where the ledgers are kept")
     for name in PLAYERS:
         parser.add_argument(f"--{name}-port", type=int, default=0, help="0 takes a free port")
@@ -128,10 +149,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--reset", action="store_true", help="forget all bookings, seed again")
     parser.add_argument("--parent-pid", type=int, help="end when this process is gone")
     parser.add_argument("--ready-file", type=Path, help="gets the addresses as JSON when ready")
-    parser.add_argument("--slow-s", type=float, default=defaults.slow_s, help="of slow faults")
+    parser.add_argument("--slow-s", type=float, help="of slow faults")
     parser.add_argument("--rate-limit-per-minute", type=int, help="default: no limit")
-    parser.add_argument("--key-lifetime-s", type=int, default=defaults.key_lifetime_s)
-    parser.add_argument("--hang-up", choices=("fin", "reset"), default=defaults.hang_up)
+    parser.add_argument("--key-lifetime-s", type=int, help="of every vendor")
+    parser.add_argument("--hang-up", choices=("fin", "reset"), help="default: fin")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="VENDOR.SETTING=VALUE",
+        help="a setting of one vendor, as its control surface has it; may be given again",
+    )
     return parser
 
 

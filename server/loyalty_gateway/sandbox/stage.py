@@ -1,73 +1,29 @@
 """What every player shares while it plays: settings, gate, logs; it must never touch a ledger."""
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from loyalty_gateway.sandbox.faults import Delivery
+from loyalty_gateway.sandbox.settings import Settings
 
 EXCHANGES_MAX = 10_000
 VIOLATIONS_MAX = 1_000
-SLOW_S_MAX = 600
 
 GatePoint = Literal["before-effect", "after-effect"]
 _GATE_POINTS: dict[str, GatePoint] = {point: point for point in get_args(GatePoint)}
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What can be turned while a player runs.
-
-    `rate_limit_per_minute` None means no limit. `key_lifetime_s` is how long an idempotency key
-    is remembered; 0 plays a vendor that forgets it at once. `hang_up` is how a lost answer
-    looks on the socket: an orderly close or a reset.
-    """
-
-    slow_s: float = 20.0
-    rate_limit_per_minute: int | None = None
-    key_lifetime_s: int = 24 * 3600
-    hang_up: Literal["fin", "reset"] = "fin"
-
-    def __post_init__(self) -> None:
-        _require(0 <= self.slow_s <= SLOW_S_MAX, f"slow_s is a number from 0 to {SLOW_S_MAX}")
-        _require(
-            self.rate_limit_per_minute is None or self.rate_limit_per_minute >= 1,
-            "rate_limit_per_minute is null or a whole number from 1 up",
-        )
-        _require(self.key_lifetime_s >= 0, "key_lifetime_s is a whole number from 0 up")
-        _require(self.hang_up in ("fin", "reset"), "hang_up is fin or reset")
-
-    def changed(self, wish: object) -> "Settings":
-        """The settings with the fields of a JSON object put in.
-
-        Raises: ValueError naming the field that is unknown or has the wrong type.
-        """
-        names = [field.name for field in fields(self)]
-        _require(isinstance(wish, dict), "the body is a JSON object")
-        assert isinstance(wish, dict)
-        unknown = sorted(set(wish) - set(names))
-        _require(not unknown, f"unknown settings: {unknown}; known: {names}")
-        for name, kinds in _SETTING_TYPES.items():
-            value = wish.get(name, getattr(self, name))
-            is_right = isinstance(value, kinds) and not isinstance(value, bool)
-            _require(is_right, f"{name} has the wrong type")
-        return replace(self, **wish)
-
-
-_SETTING_TYPES: dict[str, tuple[type, ...]] = {
-    "slow_s": (int, float),
-    "rate_limit_per_minute": (int, type(None)),
-    "key_lifetime_s": (int,),
-    "hang_up": (str,),
-}
-
-
 @dataclass(slots=True)
 class Exchange:
-    """One request and what became of it; `status` is None as long as no answer was sent."""
+    """One request and what became of it; `status` is None as long as no answer was sent.
+
+    `card` is the account it concerns, `idempotency_key` the caller's own id of the booking,
+    whatever the vendor calls it; a booking without one has the key that the player made up.
+    """
 
     number: int
     at: str
@@ -180,12 +136,15 @@ class Stage:
         self.rate_limit = RateLimit()
         # Fingerprints of bookings that have begun and are not yet in the ledger, by their key.
         self.running: dict[str, str] = {}
+        # How often each booking and read was asked for, which is what chaos is drawn from.
+        self.attempts: Counter[tuple[str, str]] = Counter()
         self.exchanges: deque[Exchange] = deque(maxlen=EXCHANGES_MAX)
         self.violations: deque[Violation] = deque(maxlen=VIOLATIONS_MAX)
         self._exchange_count = 0
         self._violation_count = 0
         self._first_settings = settings
         self._is_closing = asyncio.Event()
+        self._later: set[asyncio.Task[None]] = set()
 
     def reset(self) -> None:
         """Forget what was logged, let go what is held, and go back to the first settings.
@@ -195,6 +154,7 @@ class Stage:
         self.gate.release()
         self.settings = self._first_settings
         self.rate_limit = RateLimit()
+        self.attempts.clear()
         self.exchanges.clear()
         self.violations.clear()
 
@@ -202,6 +162,17 @@ class Stage:
         """End every wait, so that a stopping player is not held up by its own faults."""
         self._is_closing.set()
         self.gate.release()
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let something happen after the answer has gone; it waits with `pause`, if it waits."""
+        task = asyncio.create_task(work)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def finish(self) -> None:
+        """Wait for what was to happen later; after `close` none of it waits any more."""
+        while self._later:
+            await asyncio.gather(*self._later)
 
     async def pause(self, seconds: float) -> bool:
         """Wait as a slow vendor does; False when the player stopped before the time was over."""

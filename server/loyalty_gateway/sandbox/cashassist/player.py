@@ -4,28 +4,21 @@ The order of checks is the vendor's: key, scope, rate limit, route, shape of the
 idempotency, card, balance.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from loyalty_gateway.sandbox import exact
-from loyalty_gateway.sandbox.book import Book, CardSeed, Effect, Outcome
+from loyalty_gateway.sandbox import bookings, exact
+from loyalty_gateway.sandbox.book import Book, CardSeed, Effect
+from loyalty_gateway.sandbox.bookings import Booking, Declined, Entry, fingerprint_of
 from loyalty_gateway.sandbox.cashassist import wire
 from loyalty_gateway.sandbox.cashassist.cards import CARDS, card_seeds
 from loyalty_gateway.sandbox.cashassist.wire import Refusal
 from loyalty_gateway.sandbox.exact import Minor
-from loyalty_gateway.sandbox.faults import (
-    FAULT_BY_CARD,
-    FAULT_BY_NAME,
-    FAULT_HEADER,
-    Answer,
-    Fault,
-    describe_unknown,
-    spoil,
-)
+from loyalty_gateway.sandbox.faults import Answer, describe_unknown
 from loyalty_gateway.sandbox.openapi import Document, Operation, Problem
 from loyalty_gateway.sandbox.player import Call, Player
 
@@ -50,26 +43,17 @@ class Request:
     call: Call
     query: dict[str, Any]
     body: Any
-    fault: Fault | None
 
 
 @dataclass(frozen=True, slots=True)
-class Booking:
-    """What a refill or a withdrawal asks for; signed as the card sees it."""
+class Change:
+    """What a refill or a withdrawal does to a card; signed as the card sees it."""
 
     kind: str
     card_id: str
     amount_minor: int
     points: int
     reference: str | None
-    idempotency_key: str
-    body_hash: str
-
-    @property
-    def fingerprint(self) -> str:
-        """What has to be equal in a repeat; how the body is spelled is not part of it."""
-        asked = (self.kind, self.card_id, self.amount_minor, self.points, self.reference)
-        return hashlib.sha256(repr(asked).encode()).hexdigest()
 
 
 @cache
@@ -83,6 +67,7 @@ class CashassistPlayer(Player):
 
     name = "cashassist"
     base_path = "/v1"
+    currency = wire.CURRENCY
 
     async def start(self) -> None:
         # Reading the document takes a while; no first caller should wait for it.
@@ -107,7 +92,44 @@ class CashassistPlayer(Player):
         ]
 
     def internal_error(self) -> Answer:
-        return wire.encode_refusal(Refusal("internal_error", "Unexpected error"))
+        return wire.encode_error("internal_error", "Unexpected error")
+
+    def rate_limited(self) -> Answer:
+        limit = self.stage.settings.rate_limit_per_minute or RATE_LIMIT_DOCUMENTED
+        return wire.encode_error("rate_limited", f"{limit} requests a minute").with_headers(
+            *wire.rate_headers(limit, 0, int(self.stage.now()) + 2)
+        )
+
+    def unauthorized(self) -> Answer:
+        return wire.encode_error("invalid_api_key", "Unknown API key")
+
+    def unknown_fault(self, name: str) -> Answer:
+        return wire.encode_error("invalid_request", describe_unknown(name))
+
+    def marked(self, answer: Answer, *, is_replay: bool) -> Answer:
+        return answer.with_headers((REPLAYED_HEADER, "true" if is_replay else "false"))
+
+    def refused_repeat(self, booking: Booking) -> Answer:
+        return wire.encode_error("idempotency_key_reused", "Key was used before")
+
+    def reused_key(self, booking: Booking) -> Answer:
+        return wire.encode_error("idempotency_key_reused", "Key was used with another body")
+
+    def key_in_progress(self, booking: Booking) -> Answer:
+        message = "The first request with this key is still running"
+        return wire.encode_error("request_in_progress", message)
+
+    def contradictory(self, answer: Answer) -> Answer:
+        """A success with the envelope of an error around it."""
+        both = _members(self.internal_error()) | _members(answer)
+        return replace(answer, body=exact.encode(both))
+
+    def wrong_echo(self, answer: Answer) -> Answer:
+        other = {"transactionId": "tx_1", "idempotencyKey": "another-booking"}
+        return replace(answer, body=exact.encode({**_members(answer), **other}))
+
+    def declined_repeat(self, booking: Booking) -> Answer:
+        return wire.encode_error("insufficient_balance", "Balance is too low")
 
     async def answer(self, call: Call) -> Answer:
         call.exchange.idempotency_key = call.headers.get(KEY_HEADER)
@@ -124,11 +146,11 @@ class CashassistPlayer(Player):
                 raise self._no_route(call)
             request = self._checked(call, operation)
             if operation.name in READS:
-                answer = await self._read(request, READS[operation.name])
+                answer = await self._read(request, operation.name)
             else:
-                answer = await self._book(request, BOOKINGS[operation.name](request))
-        except Refusal as refusal:
-            answer = wire.encode_refusal(refusal)
+                answer = await bookings.book(self, call, BOOKINGS[operation.name](request))
+        except Declined as declined:
+            answer = declined.answer
         return answer.with_headers(*rate_headers)
 
     # What comes before the route is played, in the order of the checks.
@@ -186,29 +208,13 @@ class CashassistPlayer(Player):
             self.stage.report(call.exchange, [(p.where, p.message) for p in problems])
             raise _malformed(problems)
         call.exchange.card = query.get("id") or (body or {}).get("id")
-        fault_name = call.headers.get(FAULT_HEADER)
-        if fault_name is not None and fault_name not in FAULT_BY_NAME:
-            raise Refusal("invalid_request", describe_unknown(fault_name))
-        fault = FAULT_BY_NAME[fault_name] if fault_name is not None else None
-        return Request(call, query, body, fault)
+        return Request(call, query, body)
 
-    # The reads: a fault fires each time the header names one.
-
-    async def _read(
-        self,
-        request: Request,
-        read: Callable[["CashassistPlayer", dict[str, Any]], dict[str, Any]],
-    ) -> Answer:
-        try:
-            answer = Answer(200, exact.encode(read(self, request.query)))
-        except Refusal as refusal:
-            answer = wire.encode_refusal(refusal)
-        if request.fault is None:
-            return answer
-        request.call.exchange.fault = request.fault.name
-        if request.fault.kind == "slow":
-            await self.stage.pause(self.stage.settings.slow_s)
-        return self._spoiled(request.fault, answer)
+    async def _read(self, request: Request, name: str) -> Answer:
+        read = READS[name]
+        return await bookings.read(
+            self, request.call, name, lambda: Answer(200, exact.encode(read(self, request.query)))
+        )
 
     def read_info(self, query: dict[str, Any]) -> dict[str, Any]:
         card = self.ledger.find_card(query["id"])
@@ -241,72 +247,6 @@ class CashassistPlayer(Player):
         items = wire.encode_items(self.ledger.items(number))
         return {"transactionId": query["transactionId"], "items": items}
 
-    # The bookings: a fault fires on the first attempt of a key only.
-
-    async def _book(self, request: Request, booking: Booking) -> Answer:
-        key, stage = booking.idempotency_key, self.stage
-        repeated = self._repeated(request, booking)
-        if repeated is not None:
-            return repeated
-        stage.running[key] = booking.fingerprint
-        try:
-            fault = self._fault_of(request, booking)
-            await stage.gate.come_to("before-effect", key)
-            if fault is not None and fault.when == "before":
-                name = fault.name
-                await self.ledger.run(lambda book: book.note_fault(key, name))
-                # A player that stops while it is being slow must not book in its last moment.
-                if fault.kind != "slow" or not await stage.pause(stage.settings.slow_s):
-                    return self._spoiled(fault, Answer(200, b"", delivery="none"))
-            now_s = int(stage.now())
-            answer = await self.ledger.run(lambda book: _carry_out(book, booking, fault, now_s))
-        finally:
-            del stage.running[key]
-        # From here on the key is answered from the ledger, however late this answer leaves.
-        await stage.gate.come_to("after-effect", key)
-        answer = answer.with_headers((REPLAYED_HEADER, "false"))
-        if fault is None or fault.when == "before":
-            return answer
-        if fault.kind == "slow":
-            await stage.pause(stage.settings.slow_s)
-        return self._spoiled(fault, answer)
-
-    def _repeated(self, request: Request, booking: Booking) -> Answer | None:
-        """The first answer under the key, or None when the key is new.
-
-        Raises: Refusal when the key belongs to another booking, or its first is still running.
-        """
-        running = self.stage.running.get(booking.idempotency_key)
-        oldest_s = self.stage.now() - self.stage.settings.key_lifetime_s
-        outcome = self.ledger.find_outcome(booking.idempotency_key, stored_after_s=oldest_s)
-        first = running or (outcome.fingerprint if outcome is not None else None)
-        if first not in (None, booking.fingerprint):
-            raise Refusal("idempotency_key_reused", "Key was used with another body")
-        if running is not None:
-            raise Refusal("request_in_progress", "The first request with this key is still running")
-        if outcome is None:
-            return None
-        if outcome.body_hash != booking.body_hash:
-            problem = "a repeat says the same as the first request in other bytes"
-            self.stage.report(request.call.exchange, [("body", problem)])
-        request.call.exchange.is_replay = True
-        return Answer(outcome.status, outcome.body, ((REPLAYED_HEADER, "true"),))
-
-    def _fault_of(self, request: Request, booking: Booking) -> Fault | None:
-        """The fault of this booking, if this is the first attempt of its key."""
-        fault = request.fault or FAULT_BY_CARD.get(booking.card_id)
-        if fault is None or self.ledger.has_fired(booking.idempotency_key):
-            return None
-        request.call.exchange.fault = fault.name
-        return fault
-
-    def _spoiled(self, fault: Fault, answer: Answer) -> Answer:
-        limit = self.stage.settings.rate_limit_per_minute or RATE_LIMIT_DOCUMENTED
-        rate_limited = wire.encode_refusal(
-            Refusal("rate_limited", f"{limit} requests a minute")
-        ).with_headers(*wire.rate_headers(limit, 0, int(self.stage.now()) + 2))
-        return spoil(fault, answer, internal_error=self.internal_error(), rate_limited=rate_limited)
-
 
 def refill(request: Request) -> Booking:
     return _booking("refill", request, exact.minor_units(request.body["amount"]), 0)
@@ -327,59 +267,52 @@ BOOKINGS: dict[str, Callable[[Request], Booking]] = {"refill": refill, "withdraw
 
 
 def _booking(kind: str, request: Request, amount_minor: int, points: int) -> Booking:
+    body = request.body
+    change = Change(kind, body["id"], amount_minor, points, body.get("reference"))
     return Booking(
-        kind=kind,
-        card_id=request.body["id"],
-        amount_minor=amount_minor,
-        points=points,
-        reference=request.body.get("reference"),
-        idempotency_key=request.call.headers[KEY_HEADER],
-        body_hash=hashlib.sha256(request.call.body or b"").hexdigest(),
+        operation=kind,
+        account=change.card_id,
+        key=request.call.headers[KEY_HEADER],
+        fingerprint=fingerprint_of(change),
+        carry_out=lambda book, entry: _carry_out(book, entry, change),
     )
 
 
-def _carry_out(book: Book, booking: Booking, fault: Fault | None, now_s: int) -> Answer:
-    """Effect, kept answer and fired fault in one transaction; runs in the ledger's thread."""
-    try:
-        effect = _post(book, booking, now_s)
-        answer = Answer(200, exact.encode(wire.encode_transaction(effect)))
-    except Refusal as refusal:
-        answer = wire.encode_refusal(refusal)
-    book.remember(
-        Outcome(
-            booking.idempotency_key,
-            booking.fingerprint,
-            booking.body_hash,
-            answer.status,
-            answer.body,
-            now_s,
-        )
-    )
-    if fault is not None:
-        book.note_fault(booking.idempotency_key, fault.name)
-    return answer
+def _carry_out(book: Book, entry: Entry, change: Change) -> Answer:
+    effect = _post(book, entry, change)
+    return Answer(200, exact.encode(wire.encode_transaction(effect)))
 
 
-def _post(book: Book, booking: Booking, now_s: int) -> Effect:
-    card = book.find_card(booking.card_id)
+def _post(book: Book, entry: Entry, change: Change) -> Effect:
+    card = book.find_card(change.card_id)
     if card is None:
-        raise wire.card_not_found(booking.card_id)
+        raise wire.card_not_found(change.card_id)
     if card.is_blocked:
         raise Refusal("card_blocked", "The card is deactivated")
-    if card.balance_minor + booking.amount_minor < 0:
-        balance, asked = Minor(card.balance_minor), Minor(-booking.amount_minor)
+    if card.balance_minor + change.amount_minor < 0:
+        balance, asked = Minor(card.balance_minor), Minor(-change.amount_minor)
         raise Refusal("insufficient_balance", f"Balance {balance} is below {asked}")
-    if card.points + booking.points < 0:
-        raise Refusal("insufficient_points", f"Points {card.points} are below {-booking.points}")
+    if card.points + change.points < 0:
+        raise Refusal("insufficient_points", f"Points {card.points} are below {-change.points}")
     return book.post(
         card,
-        booking.kind,
-        amount_minor=booking.amount_minor,
-        points=booking.points,
-        booked_at_s=now_s,
-        reference=booking.reference,
-        idempotency_key=booking.idempotency_key,
+        change.kind,
+        amount_minor=change.amount_minor,
+        points=change.points,
+        # The document shows whole seconds, and `from` and `to` are compared with what it shows.
+        booked_at_ms=entry.now_s * 1000,
+        reference=change.reference,
+        idempotency_key=entry.key,
     )
+
+
+def _members(answer: Answer) -> dict[str, Any]:
+    """The fields of an answer, its amounts as they are written."""
+    decoded: Any = exact.decode(answer.body)
+    return {
+        name: Minor(exact.minor_units(value)) if isinstance(value, Decimal) else value
+        for name, value in decoded.items()
+    }
 
 
 def _require_scopes(api_key: str, operation: Operation) -> None:

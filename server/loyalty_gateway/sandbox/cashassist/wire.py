@@ -7,6 +7,7 @@ from typing import Any
 
 from loyalty_gateway.sandbox import exact
 from loyalty_gateway.sandbox.book import Card, Effect, Item
+from loyalty_gateway.sandbox.bookings import Declined
 from loyalty_gateway.sandbox.exact import Minor
 from loyalty_gateway.sandbox.faults import Answer
 from loyalty_gateway.sandbox.openapi import find_time
@@ -34,27 +35,20 @@ ERRORS: dict[str, int] = {
 }
 
 
-class Refusal(Exception):
+class Refusal(Declined):
     """The vendor says no; `status` differs from the table only where the document has no code."""
 
     def __init__(self, code: str, message: str, status: int | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.status = status or ERRORS[code]
+        super().__init__(encode_error(code, message, status))
 
 
 def card_not_found(card_id: str) -> Refusal:
     return Refusal("card_not_found", f"Card {card_id} does not exist")
 
 
-def encode_refusal(refusal: Refusal) -> Answer:
-    error = {
-        "code": refusal.code,
-        "message": refusal.message,
-        "requestId": f"req_{secrets.token_hex(6)}",
-    }
-    return Answer(refusal.status, exact.encode({"error": error}))
+def encode_error(code: str, message: str, status: int | None = None) -> Answer:
+    error = {"code": code, "message": message, "requestId": f"req_{secrets.token_hex(6)}"}
+    return Answer(status or ERRORS[code], exact.encode({"error": error}))
 
 
 def encode_card(card: Card) -> dict[str, Any]:
