@@ -11,40 +11,10 @@ import pytest
 
 from loyalty_gateway.sandbox import CashassistPlayer, Settings
 from loyalty_gateway.sandbox.faults import FAULT_BY_NAME, FAULTS, Fault
-from tests.sandbox.vendor_client import CARDS_PATH, VendorClient, until
+from tests.sandbox.vendor_client import CARDS_PATH, VendorClient, raw, raw_refill, until
 
 QUICK = [fault for fault in FAULTS if fault.kind != "slow"]
 BOOKS = [pytest.param(fault, id=fault.name) for fault in FAULTS]
-
-
-async def raw(player: CashassistPlayer, text: str, body: bytes = b"") -> bytes:
-    """Send bytes on a fresh connection and give all that comes until the other side ends it."""
-    host, _, port = player.origin.removeprefix("http://").partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    try:
-        writer.write(text.replace("\n", "\r\n").encode() + b"\r\n" + body)
-        async with asyncio.timeout(10):
-            return await reader.read()
-    finally:
-        writer.close()
-
-
-async def raw_refill(
-    player: CashassistPlayer, key: str, card: str = "10472", fault: str | None = None
-) -> bytes:
-    body = json.dumps({"id": card, "amount": 1}).encode()
-    lines = [
-        f"POST /v1{CARDS_PATH}/refill HTTP/1.1",
-        "Host: vendor",
-        "Connection: close",
-        "x-api-key: sk_test_demo",
-        f"Idempotency-Key: {key}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-        *([f"X-Sandbox-Fault: {fault}"] if fault else []),
-        "",
-    ]
-    return await raw(player, "\n".join(lines), body)
 
 
 def what_arrives(fault: Fault, answer: bytes) -> None:

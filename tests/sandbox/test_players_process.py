@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
 
@@ -120,6 +121,39 @@ def test_a_ledger_in_use_is_said_in_words(players: PlayersProcess, tmp_path: Pat
 def test_a_wrong_setting_is_said_in_words(tmp_path: Path, environment: None) -> None:
     with pytest.raises(PlayersNotStarted, match="slow_s is a number"):
         PlayersProcess(tmp_path, ["--slow-s", "-1"]).start()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("cashassist.repeat=maybe", "repeat is replays or refuses or books_again"),
+        ("cashassist.slow=1", "unknown settings"),
+        ("nobody.slow_s=1", "--set takes VENDOR.SETTING=VALUE"),
+        ("slow_s=1", "--set takes VENDOR.SETTING=VALUE"),
+        ("cashassist.slow_s", "--set takes VENDOR.SETTING=VALUE"),
+    ],
+)
+def test_a_wrong_setting_of_one_vendor_is_said_in_words(
+    tmp_path: Path, environment: None, option: str, words: str
+) -> None:
+    with pytest.raises(PlayersNotStarted, match=words):
+        PlayersProcess(tmp_path, ["--set", option]).start()
+
+
+def test_one_vendor_can_be_set_apart(tmp_path: Path, environment: None) -> None:
+    options = ["--slow-s", "3", "--set", "cashassist.repeat=books_again"]
+    players = PlayersProcess(tmp_path, [*options, "--set", 'cashassist.chaos={"seed":1,"ratio":0}'])
+    players.start()
+    try:
+        assert refill(players, "again-and-again")[0] == 200
+        assert refill(players, "again-and-again")[0] == 200
+        with urlopen(f"{players.control_urls['cashassist']}/ledger", timeout=10) as answer:
+            assert len(json.load(answer)["effects"]) == 2
+        with urlopen(f"{players.control_urls['cashassist']}/settings", timeout=10) as answer:
+            settings = json.load(answer)
+        assert (settings["slow_s"], settings["chaos"]["seed"]) == (3, 1)
+    finally:
+        players.stop()
 
 
 def test_importing_the_room_loads_no_server(environment: None) -> None:

@@ -1,6 +1,7 @@
 """A client of the CashAssist player that distrusts every answer, and what tests wait with."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -100,6 +101,36 @@ class VendorClient:
     def effects(self, key: str) -> list[Effect]:
         """What the ledger holds under the key."""
         return self.player.ledger.effects(idempotency_key=key)
+
+
+async def raw(player: CashassistPlayer, text: str, body: bytes = b"") -> bytes:
+    """Send bytes on a fresh connection and give all that comes until the other side ends it."""
+    host, _, port = player.origin.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(text.replace("\n", "\r\n").encode() + b"\r\n" + body)
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+async def raw_refill(
+    player: CashassistPlayer, key: str, card: str = "10472", fault: str | None = None
+) -> bytes:
+    body = json.dumps({"id": card, "amount": 1}).encode()
+    lines = [
+        f"POST /v1{CARDS_PATH}/refill HTTP/1.1",
+        "Host: vendor",
+        "Connection: close",
+        "x-api-key: sk_test_demo",
+        f"Idempotency-Key: {key}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        *([f"X-Sandbox-Fault: {fault}"] if fault else []),
+        "",
+    ]
+    return await raw(player, "\n".join(lines), body)
 
 
 async def until(is_so: Callable[[], bool], timeout_s: float = 10.0) -> None:

@@ -15,16 +15,15 @@ from loyalty_gateway.sandbox.book import (
     MONEY,
     POINTS,
     PROGRAMME,
-    SCHEMA,
     Book,
     CardSeed,
     Pages,
 )
+from loyalty_gateway.sandbox.schema import SCHEMA, SCHEMA_VERSION
 
 Result = TypeVar("Result")
 Work = tuple[Callable[[Book], Any], Future[Any]]
 
-SCHEMA_VERSION = 2
 BATCH_MAX = 256
 
 

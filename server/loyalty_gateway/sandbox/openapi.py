@@ -137,6 +137,15 @@ class Document:
                     self.operations[method.upper(), path] = self._operation(item[method])
         self.paths = frozenset(path for _, path in self.operations)
 
+    def node(self, method: str, path: str) -> dict[str, Any]:
+        """An operation as it is written, for what the check itself does not need."""
+        node: dict[str, Any] = self._root["paths"][path][method.lower()]
+        return node
+
+    def resolved(self, node: Any) -> Any:
+        """A part of the document with its references put in and its numbers exact."""
+        return self._resolved(node)
+
     def _operation(self, node: Mapping[str, Any]) -> Operation:
         parameters = [self._resolved(parameter) for parameter in node.get("parameters", ())]
         content = node.get("requestBody", {}).get("content", {}).get("application/json")
