@@ -18,8 +18,8 @@ from loyalty_gateway.domain.operations import (
     Sale,
     TransactionKind,
 )
+from loyalty_gateway.providers.answers import Document, UnreadableAnswer, read_document
 from loyalty_gateway.providers.cashassist import wire
-from loyalty_gateway.providers.cashassist.wire import UnreadableAnswer
 from loyalty_gateway.providers.http import HttpAnswer
 from loyalty_gateway.providers.strict_json import parse_json
 
@@ -43,12 +43,10 @@ CARD_FACTS = {"id": CARD, "name": "Max Muster", "balance": 42.5, "points": 1280}
 MISSING = object()
 
 
-def answer(document: Any, status: int = 200, **headers: str) -> wire.Document:
+def answer(document: Any, status: int = 200, **headers: str) -> Document:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return wire.read_document(
-        HttpAnswer(status, {"content-type": "application/json", **named}, body)
-    )
+    return read_document(HttpAnswer(status, {"content-type": "application/json", **named}, body))
 
 
 def changed(document: dict[str, Any], **changes: Any) -> dict[str, Any]:

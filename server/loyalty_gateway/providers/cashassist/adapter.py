@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr
 
 from loyalty_gateway.domain.accounts import mask_account_id
 from loyalty_gateway.domain.amounts import CURRENCY_EXPONENTS, Money
-from loyalty_gateway.domain.errors import Fate, Reason
+from loyalty_gateway.domain.errors import Reason
 from loyalty_gateway.domain.operations import (
     CardFacts,
     Operation,
@@ -24,8 +24,9 @@ from loyalty_gateway.domain.operations import (
     TransactionKind,
     TransactionPage,
 )
+from loyalty_gateway.providers.answers import Dialect, Document, read_document
 from loyalty_gateway.providers.cashassist import status, wire
-from loyalty_gateway.providers.cashassist.wire import Document, HistoryPage, UnreadableAnswer
+from loyalty_gateway.providers.cashassist.wire import HistoryPage
 from loyalty_gateway.providers.connection import (
     AdapterSettingsError,
     Connection,
@@ -46,19 +47,26 @@ from loyalty_gateway.providers.port import (
     PromiseFacts,
     ProviderError,
     Send,
-    StatusRow,
     Way,
 )
-from loyalty_gateway.providers.status import describe_row, find_row, read_retry_after
 
 Found = TypeVar("Found")
 
 RESEND_IS_SAFE: Final = "resend_is_safe"
 STATEMENT_PAGES_MAX: Final = 20
 PROOF_MINOR: Final = 1
-SHOWN_CHARACTERS_MAX: Final = 1_000
 CHECKED_CARD: Final = "0"
 """A card that nobody has; asking for it shows whether the key is accepted."""
+
+DIALECT: Final = Dialect(
+    provider="cashassist",
+    status=status.STATUS,
+    default=status.DEFAULT,
+    unreadable=status.UNREADABLE,
+    documented=status.DOCUMENTED,
+    find_code=wire.decode_error_code,
+    describe=wire.describe,
+)
 
 
 class Settings(ConnectionSettings):
@@ -75,7 +83,7 @@ class Settings(ConnectionSettings):
 class CashassistAdapter:
     """One connection to CashAssist."""
 
-    provider = "cashassist"
+    provider = DIALECT.provider
     display_name = "HS-Soft CashAssist"
     # Assumed: the vendor's text promises keys and does not say how long they are kept.
     key_lifetime_s = 86_400.0
@@ -134,8 +142,8 @@ class CashassistAdapter:
         )
 
         def read(answer: HttpAnswer) -> Executed:
-            document = wire.read_document(answer)
-            receipt = self._read(
+            document = read_document(answer)
+            receipt = DIALECT.read(
                 call,
                 order.account_id,
                 document,
@@ -153,7 +161,7 @@ class CashassistAdapter:
                 http_status=answer.status,
                 rule="cashassist: 200, complete, and the echo fits",
                 request_text=call.request_text,
-                answer_text=_describe(document, order.account_id),
+                answer_text=DIALECT.show(document, order.account_id),
             )
 
         return await self._connection.exchange(call, read)
@@ -304,67 +312,10 @@ class CashassistAdapter:
         )
 
         def read(answer: HttpAnswer) -> Found:
-            document = wire.read_document(answer)
-            return self._read(call, lookup.account_id, document, lambda: decode(document))
+            document = read_document(answer)
+            return DIALECT.read(call, lookup.account_id, document, lambda: decode(document))
 
         return await self._connection.exchange(call, read)
-
-    def _read(
-        self, call: VendorCall, account_id: str, document: Document, decode: Callable[[], Found]
-    ) -> Found:
-        """What a 200 holds; everything else, and a 200 that cannot be read, is refused."""
-        http_status = document.answer.status
-        if http_status == 200:
-            try:
-                return decode()
-            except UnreadableAnswer as error:
-                raise self._refused(
-                    status.UNREADABLE,
-                    f"the provider's answer proves nothing: {error}",
-                    f"200 that proves nothing: {error}",
-                    call,
-                    account_id,
-                    document,
-                ) from error
-        code = wire.decode_error_code(document)
-        if status.DOCUMENTED.get(code, http_status) != http_status:
-            row, rule = status.DEFAULT, f"{code} under HTTP {http_status}"
-        else:
-            row, rule = find_row(status.STATUS, status.DEFAULT, call.operation, code, http_status)
-        raise self._refused(
-            row,
-            describe_row(row, call.operation),
-            clean(rule, account_id),
-            call,
-            account_id,
-            document,
-            code,
-        )
-
-    def _refused(
-        self,
-        row: StatusRow,
-        message: str,
-        rule: str,
-        call: VendorCall,
-        account_id: str,
-        document: Document,
-        code: str = "",
-    ) -> ProviderError:
-        answer = document.answer
-        is_rate_limited = answer.status == 429 and row.fate is Fate.NOT_EXECUTED
-        return ProviderError(
-            row,
-            message,
-            rule=f"cashassist: {rule}",
-            http_status=answer.status,
-            provider_code=clean(code, account_id),
-            retry_after_s=(
-                read_retry_after(answer.headers.get("retry-after")) if is_rate_limited else None
-            ),
-            request_text=call.request_text,
-            answer_text=_describe(document, account_id),
-        )
 
 
 def open_adapter(connection: str, settings: Mapping[str, Any], profile: str) -> CashassistAdapter:
@@ -380,17 +331,6 @@ def open_adapter(connection: str, settings: Mapping[str, Any], profile: str) -> 
     return CashassistAdapter(
         open_connection(connection, checked, is_sandbox=profile == "sandbox"), checked, api_key
     )
-
-
-def _describe(document: Document, account_id: str) -> str:
-    """An answer for people, in one line."""
-    shown = f"HTTP {document.answer.status}"
-    if document.problem:
-        return f"{shown}, {len(document.answer.body)} bytes: {document.problem}"
-    fields = ", ".join(
-        f"{name} {clean(value, account_id)}" for name, value in wire.describe(document)
-    )
-    return f"{shown}: {fields}"[:SHOWN_CHARACTERS_MAX] if fields else shown
 
 
 def _statement(transactions: list[Transaction], points_after: list[int]) -> PointsStatement:

@@ -5,12 +5,12 @@ Every name of the vendor's fields stands in this file and nowhere else.
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from loyalty_gateway.domain.amounts import MINOR_MAX, Amount, Money, Points
+from loyalty_gateway.domain.amounts import Amount, Money, Points
 from loyalty_gateway.domain.operations import (
     AccountKind,
     Balance,
@@ -24,8 +24,15 @@ from loyalty_gateway.domain.operations import (
     TransactionKind,
     TransactionPage,
 )
-from loyalty_gateway.providers.http import HttpAnswer
-from loyalty_gateway.providers.strict_json import UnreadableDocument, parse_json
+from loyalty_gateway.providers.answers import (
+    TEXT_CHARACTERS_MAX,
+    Document,
+    UnreadableAnswer,
+    read_money,
+    read_text,
+    read_time,
+    read_whole_number,
+)
 
 CARDS: Final = "/cashassist/loyalty-cards"
 INFO: Final = f"{CARDS}/info"
@@ -45,7 +52,6 @@ TRANSACTION_ID: Final = "transaction_id"
 TRANSACTION_ID_CHARACTERS_MAX: Final = 128
 PAGE_MAX: Final = 100
 REFERENCE_CHARACTERS_MAX: Final = 64
-TEXT_CHARACTERS_MAX: Final = 200
 MINOR_DIGITS: Final = 2
 
 _BOOKED_AS: Final = {
@@ -54,9 +60,6 @@ _BOOKED_AS: Final = {
     Operation.REDEEM_POINTS: "withdraw",
 }
 _CARD_STATUSES: Final = {"active": "ACTIVE", "blocked": "BLOCKED"}
-_TIMESTAMP: Final = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
-)
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 # What a person may be shown of an answer. Names, card ids and the vendor's free text are not
 # among them.
@@ -70,25 +73,6 @@ _SHOWN: Final = (
     "bookedAt",
     "idempotencyKey",
 )
-
-
-class UnreadableAnswer(ValueError):
-    """An answer that does not prove what it should; the text is ours and holds none of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """An answer, its JSON read once; `problem` says why there are no fields."""
-
-    answer: HttpAnswer
-    fields: dict[str, Any] | None = field(default=None, repr=False)
-    problem: str = ""
-
-    def require(self) -> dict[str, Any]:
-        """The fields, or UnreadableAnswer where the answer is no JSON object."""
-        if self.fields is None:
-            raise UnreadableAnswer(self.problem)
-        return self.fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,20 +130,6 @@ def encode_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def read_document(answer: HttpAnswer) -> Document:
-    """The answer with its JSON, which may be none; never raises."""
-    media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        return Document(answer, problem="the answer is not called JSON")
-    try:
-        fields = parse_json(answer.body, bytes_max=len(answer.body))
-    except UnreadableDocument as error:
-        return Document(answer, problem=str(error))
-    if not isinstance(fields, dict):
-        return Document(answer, problem="the answer is no object")
-    return Document(answer, fields)
-
-
 def decode_booking(
     document: Document,
     operation: Operation,
@@ -175,22 +145,22 @@ def decode_booking(
     """
     booked = document.require()
     _check_account(booked, account_id)
-    if _text(booked, "type") != _BOOKED_AS[operation]:
+    if read_text(booked, "type") != _BOOKED_AS[operation]:
         raise UnreadableAnswer("the answer is to another kind of booking")
-    if "idempotencyKey" in booked and _text(booked, "idempotencyKey") != outbound_id:
+    if "idempotencyKey" in booked and read_text(booked, "idempotencyKey") != outbound_id:
         raise UnreadableAnswer("the answer is to another booking")
     # Which sign a withdrawal has in the echo is not documented; only its size is kept.
     echoed: Amount | None = None
     if isinstance(asked, Points) and "points" in booked:
-        echoed = Points(abs(_points(booked, "points")))
+        echoed = Points(abs(read_whole_number(booked, "points")))
     elif not isinstance(asked, Points) and "amount" in booked:
-        money = _money(booked, "amount", currency)
+        money = read_money(booked, "amount", currency)
         echoed = Money(money.currency, abs(money.minor))
     return Receipt(
         references=(Reference(TRANSACTION_ID, _transaction_id(booked)),),
         echoed=echoed,
         balances_after=_balances(
-            booked, "balanceAfter", "pointsAfter", currency, _time(booked, "bookedAt")
+            booked, "balanceAfter", "pointsAfter", currency, read_time(booked, "bookedAt")
         ),
         is_replay=document.answer.headers.get(REPLAYED_HEADER, "").lower() == "true",
     )
@@ -204,13 +174,13 @@ def decode_card(document: Document, account_id: str, currency: str, now: datetim
     """
     card = document.require()
     _check_account(card, account_id)
-    if "currency" in card and _text(card, "currency") != currency:
+    if "currency" in card and read_text(card, "currency") != currency:
         raise UnreadableAnswer("the card is in another currency than the connection")
     return CardFacts(
         account_id=account_id,
-        status=_CARD_STATUSES.get(_text(card, "status"), "") if "status" in card else "",
+        status=_CARD_STATUSES.get(read_text(card, "status"), "") if "status" in card else "",
         kind=AccountKind.CARD,
-        holder=Person(display_name=_text(card, "name", is_empty_allowed=True)),
+        holder=Person(display_name=read_text(card, "name", is_empty_allowed=True)),
         balances=_balances(card, "balance", "points", currency, now),
     )
 
@@ -235,7 +205,7 @@ def decode_transactions(document: Document, account_id: str, currency: str) -> H
             raise UnreadableAnswer("a line of the history is no object")
         _check_account(line, account_id)
         transactions.append(_transaction(line, currency))
-        points_after.append(_points(line, "pointsAfter"))
+        points_after.append(read_whole_number(line, "pointsAfter"))
     return HistoryPage(TransactionPage(tuple(transactions), cursor or ""), tuple(points_after))
 
 
@@ -263,10 +233,10 @@ def describe(document: Document) -> list[tuple[str, str]]:
 
 
 def _transaction(line: dict[str, Any], currency: str) -> Transaction:
-    kind = _text(line, "type")
-    time = _time(line, "bookedAt")
-    money = _money(line, "amount", currency) if "amount" in line else None
-    points = _points(line, "points") if "points" in line else None
+    kind = read_text(line, "type")
+    time = read_time(line, "bookedAt")
+    money = read_money(line, "amount", currency) if "amount" in line else None
+    points = read_whole_number(line, "points") if "points" in line else None
     if kind == "refill":
         meaning = TransactionKind.TOP_UP
         money = _signed(money, 1)
@@ -288,7 +258,7 @@ def _transaction(line: dict[str, Any], currency: str) -> Transaction:
         money=money,
         points=points,
         balances_after=_balances(line, "balanceAfter", "pointsAfter", currency, time),
-        outbound_id=_text(line, "idempotencyKey") if "idempotencyKey" in line else "",
+        outbound_id=read_text(line, "idempotencyKey") if "idempotencyKey" in line else "",
     )
 
 
@@ -306,53 +276,13 @@ def _balances(
     document: dict[str, Any], money_name: str, points_name: str, currency: str, as_of: datetime
 ) -> tuple[Balance, ...]:
     return (
-        Balance(_money(document, money_name, currency), as_of),
-        Balance(Points(_points(document, points_name)), as_of),
+        Balance(read_money(document, money_name, currency), as_of),
+        Balance(Points(read_whole_number(document, points_name)), as_of),
     )
 
 
-def _text(document: dict[str, Any], name: str, *, is_empty_allowed: bool = False) -> str:
-    value = document.get(name)
-    if not isinstance(value, str) or len(value) > TEXT_CHARACTERS_MAX:
-        raise UnreadableAnswer(f"{name} is missing, too long or no text")
-    if not value and not is_empty_allowed:
-        raise UnreadableAnswer(f"{name} is empty")
-    return value
-
-
 def _transaction_id(document: dict[str, Any]) -> str:
-    value = _text(document, "transactionId")
+    value = read_text(document, "transactionId")
     if len(value) > TRANSACTION_ID_CHARACTERS_MAX or not value.isprintable():
         raise UnreadableAnswer("transactionId is no number of a booking")
     return value
-
-
-def _money(document: dict[str, Any], name: str, currency: str) -> Money:
-    value = document.get(name)
-    # bool is an int to Python, and no amount to anybody.
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise UnreadableAnswer(f"{name} is missing or no number")
-    try:
-        return Money.from_decimal(currency, Decimal(value))
-    except ValueError as error:
-        raise UnreadableAnswer(f"{name} is not an amount of {currency}") from error
-
-
-def _points(document: dict[str, Any], name: str) -> int:
-    value = document.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise UnreadableAnswer(f"{name} is missing or no number")
-    whole = int(value)
-    if whole != value or abs(whole) > MINOR_MAX:
-        raise UnreadableAnswer(f"{name} is no whole number of points")
-    return whole
-
-
-def _time(document: dict[str, Any], name: str) -> datetime:
-    value = _text(document, name)
-    try:
-        if not _TIMESTAMP.fullmatch(value):
-            raise ValueError(name)
-        return datetime.fromisoformat(value.upper()).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise UnreadableAnswer(f"{name} is no time with a zone") from error
