@@ -357,7 +357,7 @@ class TestAnswersThatProveNothing:
                 id="another key",
             ),
             pytest.param(
-                answering(json.dumps({**PROVEN, "amount": 12.51}).encode()), id="another amount"
+                answering(json.dumps({**PROVEN, "amount": 12.505}).encode()), id="no amount"
             ),
             pytest.param(
                 answering(json.dumps({**PROVEN, "balanceAfter": float("nan")}).encode()), id="nan"
