@@ -29,6 +29,9 @@ REFUSALS: Mapping[Reason, str] = {
     Reason.CODE_INVALID: "the code is wrong",
     Reason.CODE_EXPIRED: "the code is unknown or its time has passed",
     Reason.NOT_FOUND: "the provider knows nothing under that number",
+    Reason.ADAPTER_ROUTE_INVALID: (
+        "the gateway asked the provider in a way that it does not know; this is the gateway's fault"
+    ),
     Reason.INTERNAL: "the gateway sent the provider something that it should not have",
 }
 """What a caller is told of a row of a STATUS table; a reason that is not here is no refusal."""

@@ -1,0 +1,1 @@
+"""CISS CardAPI and AuthAPI, played: what this vendor would answer; nothing else lives here."""
