@@ -210,7 +210,8 @@ class TestControl:
         await vendor.book("withdraw", "control-2", b'{"id":"10472","points":7}')
         _, shown = await control("GET", "/ledger?card=10472")
         card = {"card": "10472", "balance_minor": 5500, "points": 1273}
-        assert shown["cards"] == [card | {"is_blocked": False, "detail": {}}]
+        detail = {"firstName": "Max", "lastName": "Muster", "phone": "+41790000000"}
+        assert shown["cards"] == [card | {"is_blocked": False, "detail": detail}]
         assert shown["currency"] == "CHF"
         effects = [
             (row["idempotency_key"], row["card"], row["type"], row["amount_minor"], row["points"])

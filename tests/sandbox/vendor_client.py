@@ -81,14 +81,24 @@ class VendorClient:
     async def book(
         self, name: str, key: str | None, body: bytes, fault: str | None = None, **options: Any
     ) -> Reply:
-        headers = {"Content-Type": "application/json"}
+        headers: dict[str, str] = {}
         if key is not None:
             headers["Idempotency-Key"] = key
         if fault is not None:
             headers["X-Sandbox-Fault"] = fault
-        return await self.call(
-            "POST", f"{CARDS_PATH}/{name}", data=body, headers=headers, **options
-        )
+        return await self.post(name, body, headers, **options)
+
+    async def post(
+        self, name: str, body: bytes, headers: dict[str, str] | None = None, **options: Any
+    ) -> Reply:
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        return await self.call("POST", f"{CARDS_PATH}/{name}", data=body, headers=sent, **options)
+
+    async def change(
+        self, name: str, headers: dict[str, str] | None = None, /, **fields: str
+    ) -> Reply:
+        """Ask for something that takes texts alone."""
+        return await self.post(name, json.dumps(fields).encode(), headers)
 
     async def refill(self, key: str, amount: str = "1.00", card: str = "10472") -> Reply:
         return await self.book("refill", key, f'{{"id":"{card}","amount":{amount}}}'.encode())

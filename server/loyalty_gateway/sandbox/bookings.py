@@ -71,6 +71,9 @@ class Booking:
 
     A vendor that can leave a booking open has `carry_pending`, which answers so and may keep a
     thing about it, and `carry_failure`, which ends it without an effect; both return an answer.
+
+    `moves_value` is False for a change of records alone: it passes no gate, and an account with
+    a fault of its own does not fail on it.
     """
 
     operation: str
@@ -80,6 +83,7 @@ class Booking:
     carry_out: CarryOut
     carry_pending: CarryOut | None = None
     carry_failure: CarryOut | None = None
+    moves_value: bool = True
 
 
 def fingerprint_of(*asked: object) -> str:
@@ -93,7 +97,8 @@ async def book(player: Player, call: Call, booking: Booking) -> Answer:
     Raises: Declined for a repeat that the vendor refuses, and for a fault that it cannot play.
     """
     stage, key = player.stage, booking.key or f"request-{secrets.token_hex(8)}"
-    call.exchange.card, call.exchange.idempotency_key = booking.account, key
+    call.exchange.card = booking.account or call.exchange.card
+    call.exchange.idempotency_key = key
     wish = find_fault(player, call, booking)
     repeated = _repeated(player, call, booking)
     if repeated is not None:
@@ -104,7 +109,8 @@ async def book(player: Player, call: Call, booking: Booking) -> Answer:
         stage.running[key] = booking.fingerprint
     is_left_running = False
     try:
-        await stage.gate.come_to("before-effect", key)
+        if booking.moves_value:
+            await stage.gate.come_to("before-effect", key)
         if fault is not None and fault.when in ("later", "never"):
             answer = await _begin(player, call, booking, fault, key)
             is_left_running = True
@@ -123,8 +129,10 @@ async def book(player: Player, call: Call, booking: Booking) -> Answer:
         if marks_running and not is_left_running:
             del stage.running[key]
     # From here on the key is answered from the ledger, however late this answer leaves.
-    await stage.gate.come_to("after-effect", key)
-    answer = player.marked(answer, is_replay=False)
+    if booking.moves_value:
+        await stage.gate.come_to("after-effect", key)
+    if booking.key is not None:
+        answer = player.marked(answer, is_replay=False)
     if fault is None or fault.when == "before":
         return answer
     if fault.kind == "slow":
@@ -213,7 +221,7 @@ def _repeated(player: Player, call: Call, booking: Booking) -> Answer | None:
 
 def _fault_of(player: Player, call: Call, booking: Booking, wish: Fault | None) -> Fault | None:
     """The fault of this booking, if this is the first attempt of its key."""
-    fault = wish or FAULT_BY_CARD.get(booking.account)
+    fault = wish or (FAULT_BY_CARD.get(booking.account) if booking.moves_value else None)
     if fault is None:
         fault = _drawn(player, booking.operation, booking.key or _body_hash(call), booking)
     elif booking.key is not None and player.ledger.has_fired(booking.key):

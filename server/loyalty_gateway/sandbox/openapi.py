@@ -21,6 +21,8 @@ from loyalty_gateway.sandbox import exact
 _REFERENCE_DEPTH_MAX = 40
 _METHODS = ("get", "post", "put", "patch", "delete")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)")
+_EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,190}")
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _FORMATS = FormatChecker(formats=())
 
 
@@ -298,6 +300,23 @@ def _problem(error: ValidationError, where: str) -> Problem:
 @_FORMATS.checks("date-time")
 def _is_time(value: object) -> bool:
     return not isinstance(value, str) or find_time(value) is not None
+
+
+@_FORMATS.checks("date")
+def _is_date(value: object) -> bool:
+    if not isinstance(value, str):
+        return True
+    return find_time(f"{value}T00:00:00Z") is not None
+
+
+@_FORMATS.checks("email")
+def _is_email(value: object) -> bool:
+    return not isinstance(value, str) or _EMAIL.fullmatch(value) is not None
+
+
+@_FORMATS.checks("uuid")
+def _is_uuid(value: object) -> bool:
+    return not isinstance(value, str) or _UUID.fullmatch(value) is not None
 
 
 def find_time(text: str) -> datetime | None:

@@ -11,7 +11,10 @@ from loyalty_gateway.sandbox.faults import FAULTS
 
 @dataclass(frozen=True, slots=True)
 class SandboxCard:
-    """One card to play with; `fault` names what every new booking on it does."""
+    """One card to play with; `fault` names what every new booking on it does.
+
+    `phone` is where its codes would go; a number can have several cards.
+    """
 
     card_id: str
     holder: str
@@ -21,13 +24,39 @@ class SandboxCard:
     is_blocked: bool = False
     is_hidden: bool = False
     fault: str | None = None
+    phone: str | None = None
 
+    @property
+    def detail(self) -> dict[str, str]:
+        """What the vendor keeps of the holder, in its own words."""
+        first, _, last = self.holder.partition(" ")
+        names = {"firstName": first, "lastName": last}
+        return names if self.phone is None else {**names, "phone": self.phone}
+
+
+# The document's own example of a number; the others are free to be guessed.
+_PHONES = ("+41790000000", "+41790000001", "+41790000002")
 
 CARDS: tuple[SandboxCard, ...] = (
-    SandboxCard("10472", "Max Muster", 4250, 1280, "the vendor's own demo card"),
-    SandboxCard("10480", "Erika Beispiel", 25000, 3400, "another ordinary card"),
-    SandboxCard("10485", "Reto Rappen", 5, 1, "holds the least there is: 0.05 and one point"),
-    SandboxCard("10490", "Gerda Gesperrt", 1800, 150, "blocked: refuses bookings", is_blocked=True),
+    SandboxCard("10472", "Max Muster", 4250, 1280, "the vendor's own demo card", phone=_PHONES[0]),
+    SandboxCard("10480", "Erika Beispiel", 25000, 3400, "another ordinary card", phone=_PHONES[1]),
+    SandboxCard(
+        "10485",
+        "Reto Rappen",
+        5,
+        1,
+        "holds the least there is: 0.05 and one point",
+        phone=_PHONES[2],
+    ),
+    SandboxCard(
+        "10490",
+        "Gerda Gesperrt",
+        1800,
+        150,
+        "blocked: refuses bookings",
+        is_blocked=True,
+        phone=_PHONES[2],
+    ),
     SandboxCard("10491", "Leo Leer", 0, 0, "empty: refuses withdrawals"),
     SandboxCard("10999", "Promise Proof", 10000, 5000, "proves promises at start", is_hidden=True),
     *(
@@ -55,15 +84,20 @@ def card_seeds(seed: int) -> list[CardSeed]:
             holder=card.holder,
             balance_minor=card.balance_minor,
             points=card.points,
-            history=_past_of(card, random.Random(f"{seed}:{card.card_id}")),
+            history=past_of(card, seed),
             is_blocked=card.is_blocked,
+            detail=card.detail,
         )
         for card in CARDS
     ]
 
 
-def _past_of(card: SandboxCard, chance: random.Random) -> tuple[PastEffect, ...]:
-    """A top-up, two purchases, and the points that the purchases leave unexplained."""
+def past_of(card: SandboxCard, seed: int) -> tuple[PastEffect, ...]:
+    """A top-up, two purchases, and the points that the purchases leave unexplained.
+
+    Each purchase has a receipt, by which the card can be verified.
+    """
+    chance = random.Random(f"{seed}:{card.card_id}")
     purchases = [_items(chance) for _ in range(2)]
     spent_minor = [sum(i.quantity * i.unit_price_minor for i in items) for items in purchases]
     earned = [amount_minor // MINOR_UNITS_PER_UNIT for amount_minor in spent_minor]
@@ -77,7 +111,8 @@ def _past_of(card: SandboxCard, chance: random.Random) -> tuple[PastEffect, ...]
     if unexplained > 0:
         past.append(PastEffect("correction", 0, unexplained, next(when_s)))
     for items, amount_minor, points in zip(purchases, spent_minor, earned, strict=True):
-        past.append(PastEffect("purchase", -amount_minor, points, next(when_s), items))
+        receipt = {"receipt": f"{_FIRST_DAY.year}-{chance.randrange(1_000_000):06}"}
+        past.append(PastEffect("purchase", -amount_minor, points, next(when_s), items, receipt))
     if unexplained < 0:
         past.append(PastEffect("withdraw", 0, unexplained, next(when_s)))
     return tuple(past)

@@ -14,8 +14,9 @@ from typing import Any
 from loyalty_gateway.sandbox import bookings, exact
 from loyalty_gateway.sandbox.book import Book, CardSeed, Effect
 from loyalty_gateway.sandbox.bookings import Booking, Declined, Entry, fingerprint_of
-from loyalty_gateway.sandbox.cashassist import wire
-from loyalty_gateway.sandbox.cashassist.cards import CARDS, card_seeds
+from loyalty_gateway.sandbox.cashassist import holders, wire
+from loyalty_gateway.sandbox.cashassist.cards import CARDS, SandboxCard, card_seeds, past_of
+from loyalty_gateway.sandbox.cashassist.holders import CHANGES
 from loyalty_gateway.sandbox.cashassist.wire import Refusal
 from loyalty_gateway.sandbox.exact import Minor
 from loyalty_gateway.sandbox.faults import Answer, describe_unknown
@@ -26,6 +27,8 @@ KEY_HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "Idempotent-Replayed"
 PAGE_SIZE = 50
 RATE_LIMIT_DOCUMENTED = 60
+# The fields of requests that are money, whose decimals a schema cannot count.
+AMOUNTS = frozenset({"amount", "receiptTotal"})
 
 _READ = "loyalty-cards:read"
 API_KEYS: dict[str, frozenset[str]] = {
@@ -63,7 +66,7 @@ def document() -> Document:
 
 
 class CashassistPlayer(Player):
-    """CashAssist on loopback: info, transactions with their items, refill, withdraw."""
+    """CashAssist on loopback, all twelve endpoints of its document."""
 
     name = "cashassist"
     base_path = "/v1"
@@ -86,6 +89,8 @@ class CashassistPlayer(Player):
                 "points": card.points,
                 "fault": card.fault,
                 "purpose": card.purpose,
+                "phone": card.phone,
+                "receipts": _receipts(card, self.seed),
             }
             for card in CARDS
             if not card.is_hidden
@@ -142,11 +147,13 @@ class CashassistPlayer(Player):
             rate_headers, spent = self._count(api_key)
             if spent is not None:
                 raise spent
-            if operation is None or operation.name not in READS | BOOKINGS:
+            if operation is None:
                 raise self._no_route(call)
             request = self._checked(call, operation)
             if operation.name in READS:
                 answer = await self._read(request, operation.name)
+            elif operation.name in CHANGES:
+                answer = await self._change(request, operation.name)
             else:
                 answer = await bookings.book(self, call, BOOKINGS[operation.name](request))
         except Declined as declined:
@@ -188,10 +195,8 @@ class CashassistPlayer(Player):
         if route not in document().paths:
             self.stage.report(call.exchange, [("path", "is not in the document")])
             return Refusal("invalid_request", "No such route", 404)
-        if (call.method, route) not in document().operations:
-            self.stage.report(call.exchange, [("method", "is not in the document")])
-            return Refusal("invalid_request", "Method not allowed", 405)
-        return Refusal("invalid_request", "This sandbox does not play the route yet", 404)
+        self.stage.report(call.exchange, [("method", "is not in the document")])
+        return Refusal("invalid_request", "Method not allowed", 405)
 
     def _checked(self, call: Call, operation: Operation) -> Request:
         if call.body is None:
@@ -202,8 +207,8 @@ class CashassistPlayer(Player):
         problems += operation.check_headers(given)
         body, body_problems = operation.check_body(call.headers.get("Content-Type", ""), call.body)
         problems += body_problems
-        if not body_problems and isinstance(body, dict) and "amount" in body:
-            problems += _problems_of_amount(body["amount"])
+        if not body_problems and isinstance(body, dict):
+            problems += [p for name in AMOUNTS & set(body) for p in _amount_problems(name, body)]
         if problems:
             self.stage.report(call.exchange, [(p.where, p.message) for p in problems])
             raise _malformed(problems)
@@ -215,6 +220,19 @@ class CashassistPlayer(Player):
         return await bookings.read(
             self, request.call, name, lambda: Answer(200, exact.encode(read(self, request.query)))
         )
+
+    async def _change(self, request: Request, name: str) -> Answer:
+        """A change of records, which has no key: a repeat is a change of its own."""
+        request.call.exchange.idempotency_key = None
+        change = Booking(
+            operation=name,
+            account=request.body.get("id", ""),
+            key=None,
+            fingerprint="",
+            carry_out=CHANGES[name](request.body),
+            moves_value=False,
+        )
+        return await bookings.book(self, request.call, change)
 
     def read_info(self, query: dict[str, Any]) -> dict[str, Any]:
         card = self.ledger.find_card(query["id"])
@@ -257,13 +275,28 @@ def withdraw(request: Request) -> Booking:
     return _booking("withdraw", request, -amount_minor, -request.body.get("points", 0))
 
 
-# operationId of the document -> what plays it; the others are answered as not played yet.
+def create(request: Request) -> Booking:
+    body = request.body
+    return Booking(
+        operation="create",
+        account="",
+        key=request.call.headers[KEY_HEADER],
+        fingerprint=fingerprint_of("create", body["signupToken"], body.get("name")),
+        carry_out=holders.create(body),
+    )
+
+
+# operationId of the document -> what plays it, beside CHANGES.
 READS: dict[str, Callable[[CashassistPlayer, dict[str, Any]], dict[str, Any]]] = {
     "getCardInfo": CashassistPlayer.read_info,
     "listTransactions": CashassistPlayer.read_transactions,
     "listTransactionItems": CashassistPlayer.read_items,
 }
-BOOKINGS: dict[str, Callable[[Request], Booking]] = {"refill": refill, "withdraw": withdraw}
+BOOKINGS: dict[str, Callable[[Request], Booking]] = {
+    "refill": refill,
+    "withdraw": withdraw,
+    "createCard": create,
+}
 
 
 def _booking(kind: str, request: Request, amount_minor: int, points: int) -> Booking:
@@ -315,17 +348,30 @@ def _members(answer: Answer) -> dict[str, Any]:
     }
 
 
+def _receipts(card: SandboxCard, seed: int) -> list[dict[str, Any]]:
+    """What is printed on the receipts of the card's purchases."""
+    return [
+        {
+            "number": past.detail["receipt"],
+            "total_minor": -past.amount_minor,
+            "date": wire.day_text(past.booked_at_s),
+        }
+        for past in past_of(card, seed)
+        if past.kind == "purchase"
+    ]
+
+
 def _require_scopes(api_key: str, operation: Operation) -> None:
     for scope in operation.scopes:
         if scope not in API_KEYS[api_key]:
             raise Refusal("insufficient_scope", f"Key lacks {scope}")
 
 
-def _problems_of_amount(amount: Any) -> list[Problem]:
+def _amount_problems(name: str, body: dict[str, Any]) -> list[Problem]:
     try:
-        exact.minor_units(amount)
+        exact.minor_units(body[name])
     except ValueError:
-        return [Problem("body.amount", "must have at most two decimals")]
+        return [Problem(f"body.{name}", "must have at most two decimals")]
     return []
 
 

@@ -76,7 +76,7 @@ def encode_transaction(effect: Effect) -> dict[str, Any]:
         "points": effect.points if is_signed else abs(effect.points),
         "balanceAfter": Minor(effect.balance_after_minor),
         "pointsAfter": effect.points_after,
-        "bookedAt": _time_text(effect.booked_at_s),
+        "bookedAt": time_text(effect.booked_at_s),
         "reference": effect.reference,
         "idempotencyKey": effect.idempotency_key,
     }
@@ -138,5 +138,9 @@ def rate_headers(limit: int, left: int, ends_at_s: int) -> tuple[tuple[str, str]
     )
 
 
-def _time_text(at_s: int) -> str:
+def day_text(at_s: int) -> str:
+    return time_text(at_s)[:10]
+
+
+def time_text(at_s: int) -> str:
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
