@@ -60,6 +60,7 @@ class FakeVendor:
         target: str = "https://vendor.test|credential-1",
         is_idempotent: bool = True,
         offers: Mapping[Operation, Offer] | None = None,
+        further: Mapping[Operation, Offer] | None = None,
         applied: Amount | None = None,
     ) -> None:
         self.display_name = "A vendor played in memory"
@@ -84,6 +85,8 @@ class FakeVendor:
                 operation: replace(offer, call=self._book)
                 for operation, offer in (offers or {}).items()
             },
+            # Reads and challenges, with the calls that a test brings.
+            **(further or {}),
         }
 
     def execute(self, send: Send) -> Receipt:

@@ -1,7 +1,7 @@
 """What the wire asks of the booking room, already validated and free of protobuf."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from enum import StrEnum
 
@@ -310,13 +310,22 @@ class PromiseSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """A property of a connection on which a recovery mode rests."""
+    """A property of a connection on which a recovery mode rests.
+
+    `not_shown` says why it could not be put to the proof just now, and is empty everywhere but
+    in the answer to a wish for a proof; all else is then what held before.
+    """
 
     name: str
     value: bool
     source: PromiseSource
     time: datetime | None = None
     evidence: str = ""
+    not_shown: str = ""
+
+    def but_not_shown(self, why: str) -> "Promise":
+        """The promise as it stood, with the reason why nothing was found out about it."""
+        return replace(self, not_shown=why)
 
 
 @dataclass(frozen=True, slots=True)

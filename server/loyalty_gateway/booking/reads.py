@@ -1,31 +1,47 @@
 """Reads at a vendor, and lists of our own bookings; nothing here has an effect."""
 
 import asyncio
+import json
+import re
+import time
+from dataclasses import asdict, replace
 
 from loyalty_gateway.booking.answers import MESSAGES
 from loyalty_gateway.booking.calls import (
-    AccountKey,
     BookingFilter,
     Capability,
+    ConnectionCheck,
     ConnectionFacts,
     ReadAnswer,
     ReadCall,
+    SeenAccount,
     SortOrder,
 )
 from loyalty_gateway.booking.connections import Connections, Link
+from loyalty_gateway.booking.gate import open_account, refuse_gaps, refuse_paused
 from loyalty_gateway.domain.accounts import mask_account_id
 from loyalty_gateway.domain.booking import Booking
 from loyalty_gateway.domain.errors import LoyaltyError, Reason, Violation
-from loyalty_gateway.domain.operations import Operation, TransactionPage
+from loyalty_gateway.domain.operations import (
+    AccountKind,
+    CardFacts,
+    CardPage,
+    Found,
+    ItemPage,
+    LinkedAccounts,
+    Operation,
+    TransactionPage,
+)
 from loyalty_gateway.journal.journal import Journal, ListQuery
 from loyalty_gateway.journal.rows import to_us
 from loyalty_gateway.journal.sealing import Keyring
-from loyalty_gateway.providers.port import Lookup, ProviderError, Read
+from loyalty_gateway.providers.port import Lookup, Offer, ProviderError, Read, Search
 
 _RETRY_USEFUL = frozenset(
     {Reason.PROVIDER_UNREACHABLE, Reason.PROVIDER_INTERNAL, Reason.PROVIDER_ANSWER_UNREADABLE}
 )
 _RETRY_S = 1.0
+_PAGES = (TransactionPage, CardPage, ItemPage, LinkedAccounts)
 
 _READ_MESSAGES: dict[Reason, str] = {
     Reason.ACCOUNT_NOT_FOUND: "The vendor does not know this account.",
@@ -34,6 +50,7 @@ _READ_MESSAGES: dict[Reason, str] = {
     Reason.PROVIDER_UNREACHABLE: "The vendor could not be reached.",
     Reason.PROVIDER_INTERNAL: "The vendor failed, or did not answer in time.",
     Reason.PROVIDER_ANSWER_UNREADABLE: "The vendor's answer could not be understood.",
+    Reason.NOT_FOUND: "The vendor does not know what was asked for.",
     Reason.PROVIDER_RATE_LIMITED: "The vendor's rate limit is spent.",
     Reason.REQUEST_INVALID: "The interval holds more than this vendor can be asked for at once;"
     " ask for a shorter one.",
@@ -58,54 +75,46 @@ class Reads:
     async def read(self, call: ReadCall) -> ReadAnswer:
         """Asks a vendor once; a read is never repeated by us.
 
+        A page token belongs to the exact question, but for the size of the page. A search that
+        finds nobody is an empty page, however the vendor says it.
+
         Raises:
             LoyaltyError: the reasons of docs/errors.md for reads, without an outcome.
         """
         link = self._connections.get(call.account.connection)
         offer = self._connections.offer(link, call.operation)
-        if link.is_paused:
-            raise LoyaltyError(
-                Reason.CONNECTION_PAUSED,
-                "An operator has paused this connection.",
-                connection=link.connection,
-                provider=link.adapter.provider,
-            )
-        account_id = self._account_id(call.tenant, call.account, "account.token")
-        query = f"{call.operation}/{link.connection}/{account_id}/{call.start}/{call.end}"
+        refuse_paused(link)
+        refuse_gaps(link, offer, call.filled_fields)
+        account_id = ""
+        if call.search is None:
+            account_id = open_account(self._keyring, call.tenant, call.account)
         cursor = ""
         if call.page_token:
-            cursor = self._cursor(call.tenant, query, call.page_token)
-        lookup = Lookup(
-            call.operation,
-            account_id,
-            start=call.start,
-            end=call.end,
-            page_size=call.page_size,
-            cursor=cursor,
-            fault=call.fault,
-        )
-        read: Read = offer.call  # type: ignore[assignment]
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout_at(min(call.deadline, loop.time() + self._attempt_total_s)):
-                found = await read(lookup)
-        except ProviderError as error:
-            link.saw(error.status.reason)
-            raise _read_error(error, link) from error
-        except TimeoutError as error:
-            link.saw(Reason.PROVIDER_INTERNAL)
-            raise _failed(Reason.PROVIDER_INTERNAL, link, "", _RETRY_S) from error
-        link.saw(None)
+            cursor = self._cursor(call.tenant, _query(call, account_id), call.page_token)
+        found = await self._ask(link, offer, _lookup(call, account_id, cursor), call.deadline)
         next_page_token = ""
+        if isinstance(found, _PAGES) and found.next_cursor:
+            query = _query(call, account_id)
+            next_page_token = self._keyring.page_token(call.tenant, query, found.next_cursor)
         names: dict[str, str] = {}
         if isinstance(found, TransactionPage):
-            if found.next_cursor:
-                next_page_token = self._keyring.page_token(call.tenant, query, found.next_cursor)
             names = await self._journal.names_of(
                 call.tenant,
                 link.connection,
                 [entry.outbound_id for entry in found.transactions if entry.outbound_id],
             )
+        if call.search is not None:
+            found, accounts = self._found_cards(call, link, found)
+            return ReadAnswer(
+                connection=link.connection,
+                account_token="",
+                masked_id="",
+                found=found,
+                next_page_token=next_page_token,
+                accounts=accounts,
+            )
+        if isinstance(found, CardFacts):
+            found = _without_number(found, account_id)
         return ReadAnswer(
             connection=link.connection,
             account_token=self._keyring.token(call.tenant, link.connection, account_id),
@@ -115,17 +124,68 @@ class Reads:
             booking_names=names,
         )
 
-    def _account_id(self, tenant: str, account: AccountKey, field: str) -> str:
-        if account.plain_id:
-            return account.plain_id
+    async def _ask(self, link: Link, offer: Offer, lookup: Lookup, deadline: float) -> Found:
+        read: Read = offer.call  # type: ignore[assignment]
+        loop = asyncio.get_running_loop()
         try:
-            return self._keyring.open_token(tenant, account.connection, account.token)
-        except LookupError as error:
-            raise LoyaltyError(
-                Reason.REQUEST_INVALID,
-                f"{field} is not a token of this connection.",
-                violations=(Violation(field, "is not a token of this connection"),),
-            ) from error
+            async with asyncio.timeout_at(min(deadline, loop.time() + self._attempt_total_s)):
+                found = await read(lookup)
+        except ProviderError as error:
+            link.saw(error.status.reason)
+            is_search = lookup.operation is Operation.SEARCH_CARDS
+            if is_search and error.status.reason is Reason.ACCOUNT_NOT_FOUND:
+                return CardPage(())
+            raise read_error(error, link) from error
+        except TimeoutError as error:
+            link.saw(Reason.PROVIDER_INTERNAL)
+            raise failed(Reason.PROVIDER_INTERNAL, link, retry_after_s=_RETRY_S) from error
+        link.saw(None)
+        return found
+
+    def _found_cards(
+        self, call: ReadCall, link: Link, found: Found
+    ) -> tuple[CardPage, dict[str, SeenAccount]]:
+        """What a search found, free of the number that was scanned, with the accounts to show."""
+        assert isinstance(found, CardPage) and call.search is not None
+        cards = tuple(
+            _without_number(_without_number(card, card.account_id), call.search.scan_value)
+            for card in found.cards
+        )
+        accounts = {
+            card.account_id: seen_account(
+                self._keyring, call.tenant, link.connection, card.account_id, card.kind
+            )
+            for card in cards
+        }
+        return CardPage(cards, found.next_cursor), accounts
+
+    async def check(self, tenant: str, connection: str) -> ConnectionCheck:
+        """Asks the vendor something harmless; what is wrong is in the answer.
+
+        Raises:
+            LoyaltyError: CONNECTION_NOT_FOUND.
+        """
+        link = self._connections.get(connection)
+        started_s = time.monotonic()
+        try:
+            async with asyncio.timeout(self._attempt_total_s):
+                check = await link.adapter.check()
+        except TimeoutError:
+            link.saw(Reason.PROVIDER_INTERNAL)
+            return ConnectionCheck(
+                is_reachable=False,
+                are_credentials_accepted=False,
+                latency_s=time.monotonic() - started_s,
+                error=failed(Reason.PROVIDER_INTERNAL, link, retry_after_s=_RETRY_S),
+            )
+        link.saw(None if check.error is None else check.error.status.reason)
+        return ConnectionCheck(
+            is_reachable=check.is_reachable,
+            are_credentials_accepted=check.are_credentials_accepted,
+            latency_s=check.latency_s,
+            clock_skew_s=check.clock_skew_s,
+            error=None if check.error is None else read_error(check.error, link),
+        )
 
     def _cursor(self, tenant: str, query: str, page_token: str) -> str:
         try:
@@ -141,7 +201,7 @@ class Reads:
         """A page of the tenant's bookings and the token of the next one, empty at the end."""
         account_hash = b""
         if wanted.account is not None:
-            account_id = self._account_id(tenant, wanted.account, "account.token")
+            account_id = open_account(self._keyring, tenant, wanted.account)
             account_hash = self._keyring.account_hash(tenant, wanted.account.connection, account_id)
         by_settle = wanted.order is SortOrder.SETTLE_ASC
         query = "/".join(
@@ -208,17 +268,31 @@ class Reads:
         return tuple(link.capability(operation) for operation in Operation)
 
 
-def _read_error(error: ProviderError, link: Link) -> LoyaltyError:
+def seen_account(
+    keyring: Keyring, tenant: str, connection: str, account_id: str, kind: AccountKind | None
+) -> SeenAccount:
+    """An account that a vendor named, as its caller may see it."""
+    return SeenAccount(
+        connection,
+        keyring.token(tenant, connection, account_id),
+        mask_account_id(account_id),
+        kind,
+    )
+
+
+def read_error(error: ProviderError, link: Link) -> LoyaltyError:
+    """What a caller is told of a question that a vendor did not answer."""
     reason = error.status.reason
     retry_after_s = error.retry_after_s
     if retry_after_s is None and reason in _RETRY_USEFUL:
         retry_after_s = _RETRY_S
-    return _failed(reason, link, error.provider_code, retry_after_s)
+    return failed(reason, link, provider_code=error.provider_code, retry_after_s=retry_after_s)
 
 
-def _failed(
-    reason: Reason, link: Link, provider_code: str, retry_after_s: float | None
+def failed(
+    reason: Reason, link: Link, *, provider_code: str = "", retry_after_s: float | None = None
 ) -> LoyaltyError:
+    """The error of a question with our words for the reason; nothing of a booking is in it."""
     message = _READ_MESSAGES.get(reason) or MESSAGES.get(reason) or "The vendor did not answer."
     return LoyaltyError(
         reason,
@@ -227,4 +301,45 @@ def _failed(
         provider=link.adapter.provider,
         provider_code=provider_code,
         retry_after_s=retry_after_s,
+    )
+
+
+def _query(call: ReadCall, account_id: str) -> str:
+    """Everything that makes two pages answers to the same question."""
+    search = () if call.search is None else asdict(call.search).values()
+    parts = [
+        *(call.operation, call.account.connection, account_id, call.start, call.end),
+        *(call.transaction_reference, call.year, *search),
+    ]
+    return json.dumps([None if part is None else str(part) for part in parts])
+
+
+def _lookup(call: ReadCall, account_id: str, cursor: str) -> Lookup:
+    return Lookup(
+        call.operation,
+        account_id,
+        start=call.start,
+        end=call.end,
+        page_size=call.page_size,
+        cursor=cursor,
+        entry_mode=call.account.entry_mode,
+        search=None if call.search is None else Search(**asdict(call.search)),
+        transaction_reference=call.transaction_reference,
+        year=call.year,
+        fault=call.fault,
+    )
+
+
+def _without_number(card: CardFacts, number: str) -> CardFacts:
+    """The card with a number masked in its further facts: a number that was sent is not echoed.
+
+    Only a whole word is masked, since a short number may stand in any other by chance.
+    """
+    if not number or not any(number in value for _, value in card.attributes):
+        return card
+    shown = mask_account_id(number)
+    word = re.compile(rf"(?<!\w){re.escape(number)}(?!\w)")
+    return replace(
+        card,
+        attributes=tuple((name, word.sub(shown, value)) for name, value in card.attributes),
     )

@@ -77,6 +77,14 @@ class ProviderError(Exception):
         self.answer_text = answer_text
 
 
+class NotShown(LookupError):
+    """A promise cannot be put to the proof on this connection, for example without a test account.
+
+    It says nothing of the promise; what was known of it stays. The message is ours and holds no
+    account.
+    """
+
+
 # --- bookings -----------------------------------------------------------------------------------
 
 
@@ -337,7 +345,8 @@ class Adapter(Protocol):
 
         Raises:
             ProviderError: the vendor could not be asked.
-            LookupError: the promise does not hold, or cannot be shown for this connection.
+            NotShown: it cannot be shown for this connection: no test account is named, say.
+            LookupError: it was seen not to hold; the text is the evidence.
         """
         ...
 

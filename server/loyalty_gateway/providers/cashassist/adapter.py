@@ -43,6 +43,7 @@ from loyalty_gateway.providers.port import (
     Check,
     Executed,
     Lookup,
+    NotShown,
     Offer,
     PromiseFacts,
     ProviderError,
@@ -227,12 +228,13 @@ class CashassistAdapter:
 
         Raises:
             ProviderError: the vendor could not be asked.
-            LookupError: there is no proof card, or the promise does not hold.
+            NotShown: there is no proof card.
+            LookupError: the promise does not hold.
         """
         if promise != RESEND_IS_SAFE:
-            raise LookupError(f"{self.provider} makes no promise called {promise}")
+            raise NotShown(f"{self.provider} makes no promise called {promise}")
         if not self._proof_card:
-            raise LookupError("the setting proof_card names no card to prove this on")
+            raise NotShown("the setting proof_card names no card to prove this on")
         order = Order(
             Operation.TOP_UP_BALANCE,
             self._proof_card,
