@@ -204,7 +204,7 @@ PAGES: tuple[tuple[Operation, Callable[[str], Found]], ...] = (
 )
 
 
-@pytest.mark.parametrize(("operation", "page"), PAGES, ids=lambda it: str(it))
+@pytest.mark.parametrize(("operation", "page"), PAGES, ids=[it.method for it, _ in PAGES])
 async def test_a_page_goes_on_where_the_last_one_ended(
     place: Place, operation: Operation, page: Callable[[str], Found]
 ) -> None:

@@ -43,6 +43,7 @@ from loyalty_gateway.providers.port import (
     Check,
     Executed,
     Lookup,
+    NotShown,
     Offer,
     PromiseFacts,
     ProviderError,
@@ -320,16 +321,17 @@ class CardsapiAdapter:
 
         Raises:
             ProviderError: the vendor could not be asked.
-            LookupError: there is no proof card, or the promise does not hold.
+            NotShown: there is no proof card, or it holds too little.
+            LookupError: the promise does not hold.
         """
         if promise != TICKET_ID_DEDUPES:
-            raise LookupError(f"{self.provider} makes no promise called {promise}")
+            raise NotShown(f"{self.provider} makes no promise called {promise}")
         settings = self._settings
         point_of_sale_id = settings.proof_point_of_sale_id
         if point_of_sale_id is None:
             point_of_sale_id = settings.point_of_sale_id
         if not settings.proof_card or point_of_sale_id is None:
-            raise LookupError(
+            raise NotShown(
                 "the settings proof_card and proof_point_of_sale_id name no card and no point of "
                 "sale to prove this with"
             )
@@ -348,7 +350,7 @@ class CardsapiAdapter:
         order = replace(order, prepared=prepared)
         before_minor = int(order.find_prepared(wire.BALANCE_MINOR))
         if before_minor < 2 * PROOF_MINOR:
-            raise LookupError("the proof card holds too little to be debited twice")
+            raise NotShown("the proof card holds too little to be debited twice")
         ticket = str(uuid.uuid4())
         first = await self.debit(Send(order, ticket, 1))
         try:
