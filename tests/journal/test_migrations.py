@@ -1,13 +1,16 @@
 """The schema's history: one line of migrations that ends in exactly what the program writes."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -16,9 +19,10 @@ from sqlalchemy import create_engine, func, select, text
 
 from loyalty_gateway.journal import migrations, schema
 from loyalty_gateway.journal.postgres import PostgresStore
+from loyalty_gateway.journal.rows import booking_row
 from loyalty_gateway.journal.sqlite import SqliteStore
 from loyalty_gateway.journal.store import JournalRefused, Store
-from tests.journal.rows import CHECK, open_journal, opened
+from tests.journal.rows import CHECK, a_booking, open_journal, opened
 from tests.postgres import Place, store_at
 
 
@@ -89,9 +93,11 @@ def test_constraints_and_partial_indexes_of_a_file_are_those_of_the_schema_too(
             rows = connection.execute(
                 "SELECT name, sql FROM sqlite_master WHERE type = ? AND sql IS NOT NULL", (kind,)
             ).fetchall()
-        # Columns and constraints may stand in another order; each one is compared.
+        # Columns and constraints may stand in another order; each one is compared. Those that a
+        # later migration added stand behind, in the same line.
+        separator = re.compile(r",\s*(?![^()]*\))")
         return {
-            name: sorted(part.strip() for part in sql[sql.index("(") + 1 : -1].split(", \n\t"))
+            name: sorted(part.strip() for part in separator.split(sql[sql.index("(") + 1 : -1]))
             for name, sql in rows
             if name != "alembic_version"
         }
@@ -215,6 +221,34 @@ async def test_a_file_in_use_is_not_migrated(tmp_path: Path) -> None:
     async with open_journal(tmp_path / "journal"):
         with pytest.raises(JournalRefused, match="in use"):
             migrate_file(tmp_path / "journal")
+
+
+async def test_a_journal_of_the_first_schema_goes_on_with_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", "loyalty_gateway.journal:migrations")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        booking = a_booking()
+        row = dict(booking_row(booking))
+        for name in ("private_sealed", "answer_sealed"):
+            del row[name]
+        row["order_content"] = (
+            '{"allow_partial":true,"money_value":null,"redemption_kind":"","sale":{},'
+            '"in_doubt_policy":"RESOLVE"}'
+        )
+        names = ", ".join(row)
+        values = ", ".join(f":{name}" for name in row)
+        connection.execute(text(f"INSERT INTO booking ({names}) VALUES ({values})"), row)
+    engine.dispose()
+
+    async with open_journal(path) as journal:
+        found = await journal.find(booking.tenant, booking_id=booking.booking_id)
+
+    assert booking.order is not None
+    assert found == replace(booking, order=replace(booking.order, allow_partial=True))
 
 
 async def test_migrating_keeps_what_was_written(place: Place) -> None:

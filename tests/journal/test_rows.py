@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,19 +11,32 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, select
 
 from loyalty_gateway.domain.amounts import CURRENCY_EXPONENTS, MINOR_MAX, Amount, Money, Points
-from loyalty_gateway.domain.booking import Attempt, AttemptKind, Booking, Intent, State
+from loyalty_gateway.domain.booking import (
+    Attempt,
+    AttemptKind,
+    Booking,
+    CreatedAccount,
+    Intent,
+    State,
+)
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Proves, Reason
 from loyalty_gateway.domain.operations import (
     BOOKING_OPERATIONS,
     Balance,
+    EntryMode,
+    External,
     InDoubtPolicy,
+    Operation,
     Order,
+    Person,
+    Purchase,
     ReceiptLine,
     RecoveryMode,
     Reference,
     Sale,
 )
 from loyalty_gateway.journal import schema
+from loyalty_gateway.journal.orders import decode_private, encode_private
 from loyalty_gateway.journal.postgres import PostgresStore
 from loyalty_gateway.journal.rows import (
     attempt_from_row,
@@ -54,17 +68,48 @@ monies = st.builds(
 points = st.builds(Points, st.integers(-MINOR_MAX, MINOR_MAX), plain)
 amounts: st.SearchStrategy[Amount] = st.one_of(monies, points)
 sales = st.builds(Sale, **dict.fromkeys(Sale.__slots__, texts))
+pairs = st.lists(st.tuples(texts, texts), max_size=3).map(tuple)
+persons = st.builds(
+    Person,
+    **dict.fromkeys(("display_name", "given_name", "family_name", "phone", "email"), texts),
+    birth_date=st.none() | st.dates(),
+    attributes=pairs,
+)
+purchases = st.builds(
+    Purchase,
+    amount=monies,
+    product_code=texts,
+    sub_product_code=texts,
+    time=st.none() | times,
+    attributes=pairs,
+)
 orders = st.builds(
     Order,
     operation=st.sampled_from(sorted(BOOKING_OPERATIONS)),
     account_id=st.just(""),
-    asked=amounts,
+    asked=st.none() | amounts,
     allow_partial=st.booleans(),
+    may_take_part=st.booleans(),
+    carries_tag=st.booleans(),
     money_value=st.none() | monies,
     redemption_kind=texts,
     sale=sales,
     in_doubt_policy=st.sampled_from(InDoubtPolicy),
+    entry_mode=st.none() | st.sampled_from(EntryMode),
+    activate=st.none() | st.booleans(),
+    card_type=texts,
+    purchase=st.none() | purchases,
+    update_mask=st.lists(texts, max_size=3).map(tuple),
 )
+privates = st.builds(
+    Order,
+    operation=st.just(Operation.CREATE_WALLET),
+    person=st.none() | persons,
+    external=st.none() | st.builds(External, texts, texts),
+    proof=texts,
+    prepared=pairs,
+)
+created = st.none() | st.builds(CreatedAccount, texts, texts, st.binary(max_size=32))
 
 
 @st.composite
@@ -74,11 +119,13 @@ def bookings(draw: st.DrawFn) -> Booking:
     applied: Amount | None = None
     if draw(st.booleans()):
         value = draw(st.integers(0, MINOR_MAX))
-        asked = order.asked
-        assert asked is not None
-        applied = (
-            Money(asked.currency, value) if isinstance(asked, Money) else Points(value, asked.unit)
-        )
+        match order.asked:
+            case Money(currency):
+                applied = Money(currency, value)
+            case Points(_, unit):
+                applied = Points(value, unit)
+            case None:
+                applied = draw(amounts)
     state = draw(st.sampled_from(State))
     return Booking(
         tenant=draw(names),
@@ -91,6 +138,7 @@ def bookings(draw: st.DrawFn) -> Booking:
         provider=draw(plain),
         account_hash=draw(st.binary(max_size=32)),
         account_sealed=draw(st.none() | st.binary(max_size=64)),
+        private_sealed=draw(st.none() | st.binary(max_size=64)),
         account_token=draw(plain),
         masked_id=draw(plain),
         fingerprint=draw(st.binary(max_size=33)),
@@ -122,6 +170,8 @@ def bookings(draw: st.DrawFn) -> Booking:
         answer_bytes=draw(
             st.binary(max_size=64) if state is State.SUCCEEDED else st.none() | st.binary()
         ),
+        answer_sealed=draw(st.none() | st.binary(max_size=64)),
+        created=draw(created),
         status_bytes=draw(st.none() | st.binary(max_size=64)),
         first_sent_time=draw(st.none() | times),
         sent_time=draw(st.none() | times),
@@ -174,6 +224,17 @@ def test_a_booking_reads_back_exactly_as_it_was_written(
     connection: tuple[Store, Connection], booking: Booking
 ) -> None:
     assert stored(connection, booking) == booking
+
+
+@given(order=privates)
+def test_the_private_part_of_an_order_reads_back_exactly(order: Order) -> None:
+    bare = Order(order.operation)
+
+    assert replace(bare, **decode_private(encode_private(order))) == order
+
+
+def test_an_order_without_anything_private_has_nothing_to_seal() -> None:
+    assert encode_private(Order(Operation.DEBIT_BALANCE)) == ""
 
 
 def test_a_tombstone_reads_back_exactly(connection: tuple[Store, Connection]) -> None:
@@ -235,10 +296,20 @@ def test_a_change_rewrites_every_column_that_may_change_and_no_other() -> None:
     assert set(booking_row(booking)) == set(schema.booking.c.keys())
 
 
-def test_a_plain_account_id_cannot_be_written_by_mistake() -> None:
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"account_id": "6299123412341234"},
+        {"person": Person(display_name="Max Muster")},
+        {"external": External("google", "max@example.com")},
+        {"proof": "vendor's proof"},
+        {"prepared": (("pass", "17"),)},
+    ],
+)
+def test_nothing_personal_can_be_written_plain_by_mistake(part: dict[str, Any]) -> None:
     booking = a_booking()
     assert booking.order is not None
-    careless = replace(booking, order=replace(booking.order, account_id="6299123412341234"))
+    careless = replace(booking, order=replace(booking.order, **part))
     with pytest.raises(AssertionError):
         booking_row(careless)
 
@@ -278,6 +349,7 @@ def test_a_stored_refusal_that_was_damaged_is_never_repeated() -> None:
         ("operation", "Cards.Eat"),
         ("order_content", "{"),
         ("order_content", "{}"),
+        ("order_content", '{"sale":{},"in_doubt_policy":"RESOLVE","money_value":["points","",1]}'),
         ("order_content", '{"sale": {"shoe_size": "44"}}'),
         ("result_content", "[]"),
         ("create_time", "yesterday"),

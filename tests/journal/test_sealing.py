@@ -1,6 +1,7 @@
 """Sealed account ids, tokens and keyed hashes: what is the same, what differs, what fails."""
 
 import uuid
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -145,6 +146,47 @@ def test_an_account_token_is_no_page_token() -> None:
     token = KEYRING.token("default", "main", CARD)
     with pytest.raises(LookupError):
         KEYRING.open_page_token("default", "main", token)
+
+
+EXPIRES = datetime(2026, 11, 26, 12, tzinfo=UTC)
+
+
+@given(account_ids)
+def test_a_proof_comes_back_with_its_connection_and_its_end(proof: str) -> None:
+    opened = KEYRING.open_proof(
+        "default", "main", KEYRING.seal_proof("default", "main", proof, EXPIRES)
+    )
+
+    assert (opened.connection, opened.plain, opened.expire_time) == ("main", proof, EXPIRES)
+
+
+def test_a_proof_is_its_tenants_and_its_connections_alone() -> None:
+    token = KEYRING.seal_proof("default", "main", "proof", EXPIRES)
+    for tenant, connection in (("another", "main"), ("default", "second")):
+        with pytest.raises(LookupError):
+            KEYRING.open_proof(tenant, connection, token)
+
+
+def test_a_token_for_one_purpose_does_not_serve_another() -> None:
+    token = KEYRING.seal_token("default", "main", "challenge", "handle", EXPIRES)
+
+    assert KEYRING.open_sealed_token("default", "challenge", token).plain == "handle"
+    with pytest.raises(LookupError):
+        KEYRING.open_proof("default", "main", token)
+    with pytest.raises(LookupError):
+        KEYRING.open_token("default", "main", token)
+    with pytest.raises(LookupError):
+        KEYRING.open_proof("default", "main", KEYRING.token("default", "main", CARD))
+
+
+def test_no_two_sealed_tokens_are_alike_and_older_keys_still_open_them() -> None:
+    tokens = {KEYRING.seal_proof("default", "main", "proof", EXPIRES) for _ in range(3)}
+
+    assert len(tokens) == 3
+    assert {ROTATED.open_proof("default", "main", it).plain for it in tokens} == {"proof"}
+    for token in tokens:
+        with pytest.raises(LookupError):
+            WITHOUT_K1.open_proof("default", "main", token)
 
 
 def test_an_outbound_id_is_a_uuid_that_tells_nothing_of_the_request_id() -> None:

@@ -80,6 +80,8 @@ TRANSITIONS: dict[tuple[State | None, State], str] = {
     (State.IN_DOUBT, State.DECLINED): "found to have been refused",
     (State.IN_DOUBT, State.NOT_EXECUTED): "found not to have been booked",
     (State.IN_DOUBT, State.NEEDS_REVIEW): "no machine can find out; a person must decide",
+    (State.SUCCEEDED, State.NEEDS_REVIEW): "another booking turned out to have the same reference"
+    " at the vendor",
     (State.NEEDS_REVIEW, State.IN_DOUBT): "an operator asked for one more try",
     (State.NEEDS_REVIEW, State.SUCCEEDED): "an operator found it booked",
     (State.NEEDS_REVIEW, State.NOT_EXECUTED): "an operator found it not booked",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, func, select, text
@@ -17,6 +18,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from loyalty_gateway.domain.booking import Attempt, Booking, HistoryEntry, State
 from loyalty_gateway.domain.errors import LoyaltyError
 from loyalty_gateway.journal import schema
+from loyalty_gateway.journal.challenges import (
+    Challenge,
+    ChallengeState,
+    OpenedChallenge,
+    find_challenge,
+    open_challenge,
+    settle_challenge,
+)
+from loyalty_gateway.journal.references import find_holder
 from loyalty_gateway.journal.rows import (
     attempt_from_row,
     booking_from_row,
@@ -27,7 +37,16 @@ from loyalty_gateway.journal.rows import (
 from loyalty_gateway.journal.store import JournalRefused, Store, Trouble
 from loyalty_gateway.journal.writer import Change, Claim, Opened, Opening, Writer, unavailable
 
-__all__ = ["Journal", "JournalRefused", "ListQuery", "PromiseRow", "Unresolved"]
+__all__ = [
+    "Challenge",
+    "ChallengeState",
+    "Journal",
+    "JournalRefused",
+    "ListQuery",
+    "OpenedChallenge",
+    "PromiseRow",
+    "Unresolved",
+]
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +179,23 @@ class Journal:
 
         await self._writer.run(work)
 
+    async def open_challenge(self, challenge: Challenge) -> OpenedChallenge:
+        """Takes a request_id for a code, or finds who has it. On disk on return.
+
+        Of two at one moment one is new. An expired row may be taken anew.
+        """
+        work = partial(open_challenge, challenge=challenge, now=self.now())
+        opened: OpenedChallenge = await self._writer.run(work)
+        return opened
+
+    async def settle_challenge(self, challenge: Challenge) -> bool:
+        """Writes how an open challenge ended: its state, answer, reason and expire_time.
+
+        False when it is not open any more.
+        """
+        has_landed: bool = await self._writer.run(partial(settle_challenge, challenge=challenge))
+        return has_landed
+
     # --- reads ----------------------------------------------------------------------------
 
     async def _read(self, query: Callable[[Connection], _T], *, is_background: bool = False) -> _T:
@@ -199,6 +235,38 @@ class Journal:
             return None if found is None else booking_from_row(found)
 
         return await self._read(query)
+
+    async def find_challenge(self, tenant: str, request_id: str) -> Challenge | None:
+        """The challenge under this request_id, expired or not, or None."""
+        query = partial(find_challenge, tenant=tenant, request_id=request_id)
+        return await self._read(query)
+
+    async def find_by_reference(
+        self, tenant: str, connection_id: str, kind: str, value: str
+    ) -> Booking | None:
+        """The booking that a vendor's reference belongs to, or None."""
+
+        def query(connection: Connection) -> str | None:
+            return find_holder(connection, tenant, connection_id, kind, value)
+
+        booking_id = await self._read(query)
+        return await self.find(tenant, booking_id=booking_id) if booking_id else None
+
+    async def following(self, tenant: str, originals: Sequence[str]) -> Sequence[Booking]:
+        """The bookings that undo these or add to them, by the originals' names; oldest first."""
+        table = schema.booking
+        statement = select(table).where(
+            table.c.tenant == tenant,
+            text(schema.HAS_ORIGINAL),
+            table.c.original_booking.in_(originals),
+        )
+
+        def query(connection: Connection) -> Sequence[Booking]:
+            rows = connection.execute(statement).mappings()
+            found = [booking_from_row(row, checks_answer=False) for row in rows]
+            return sorted(found, key=lambda booking: (booking.create_time, booking.booking_id))
+
+        return await self._read(query) if originals else ()
 
     async def list(self, wanted: ListQuery) -> Sequence[Booking]:
         """Bookings newest first, or oldest settled first."""

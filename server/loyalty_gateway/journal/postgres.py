@@ -41,7 +41,8 @@ _INSERT = text(
     "WITH i AS ("
     " INSERT INTO booking SELECT r.* FROM"
     " json_populate_recordset(NULL::booking, CAST(:bookings AS json)) r"
-    " WHERE NOT EXISTS (SELECT 1 FROM account_hold h WHERE h.tenant = r.tenant"
+    f" WHERE r.operation IN {schema.UNDOES} OR"
+    " NOT EXISTS (SELECT 1 FROM account_hold h WHERE h.tenant = r.tenant"
     " AND h.connection = r.connection AND h.account_hash = r.account_hash)"
     " ON CONFLICT (tenant, request_id) DO NOTHING RETURNING tenant, booking_id),"
     " h AS ("
@@ -71,7 +72,15 @@ _UPDATE = text(
     " INSERT INTO attempt SELECT t.* FROM"
     " json_populate_recordset(NULL::attempt, CAST(:attempts AS json)) t"
     " JOIN u USING (tenant, booking_id)"
-    " ON CONFLICT (tenant, booking_id, number) DO NOTHING)"
+    " ON CONFLICT (tenant, booking_id, number) DO NOTHING),"
+    # What is this booking's already stays so; what is another's breaks the key.
+    " v AS ("
+    " INSERT INTO vendor_reference SELECT c.* FROM"
+    " json_populate_recordset(NULL::vendor_reference, CAST(:claims AS json)) c"
+    " JOIN u USING (tenant, booking_id)"
+    " WHERE NOT EXISTS (SELECT 1 FROM vendor_reference k WHERE k.tenant = c.tenant"
+    " AND k.connection = c.connection AND k.kind = c.kind AND k.value = c.value"
+    " AND k.booking_id = c.booking_id))"
     " SELECT booking_id FROM u"
 )
 _CLAIM = text(
@@ -266,6 +275,10 @@ class PostgresStore:
         # The connection commits each statement by itself; the end of the batch ends this too.
         connection.exec_driver_sql("BEGIN")
 
+    def lock_account(self, connection: Connection, account_hash: bytes) -> None:
+        number = int.from_bytes(account_hash[:8], "big", signed=True)
+        connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+
     def insert(
         self, connection: Connection, bookings: Sequence[Row], histories: Sequence[Row]
     ) -> set[str]:
@@ -278,11 +291,13 @@ class PostgresStore:
         bookings: Sequence[Row],
         histories: Sequence[Row],
         attempts: Sequence[Row],
+        references: Sequence[Row] = (),
     ) -> set[str]:
         parameters = {
             "bookings": _json(bookings),
             "histories": _json(histories),
             "attempts": _json(attempts),
+            "claims": _json(references),
         }
         return set(connection.execute(_UPDATE, parameters).scalars())
 

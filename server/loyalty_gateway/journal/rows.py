@@ -8,11 +8,12 @@ from typing import Any
 
 from sqlalchemy import Column, RowMapping, String
 
-from loyalty_gateway.domain.amounts import Amount, Money, Points
+from loyalty_gateway.domain.amounts import Amount, Points
 from loyalty_gateway.domain.booking import (
     Attempt,
     AttemptKind,
     Booking,
+    CreatedAccount,
     HistoryEntry,
     Intent,
     State,
@@ -20,15 +21,18 @@ from loyalty_gateway.domain.booking import (
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Proves, Reason
 from loyalty_gateway.domain.operations import (
     Balance,
-    InDoubtPolicy,
-    Operation,
     Order,
     ReceiptLine,
     RecoveryMode,
     Reference,
-    Sale,
 )
 from loyalty_gateway.journal import schema
+from loyalty_gateway.journal.orders import (
+    decode_amount,
+    decode_order,
+    encode_amount,
+    encode_order,
+)
 
 
 def _length(column: Column[Any]) -> int | None:
@@ -65,71 +69,31 @@ def storable(text: str, length_max: int | None = None) -> str:
     return text.replace("\0", "\ufffd")[:length_max]
 
 
-def _encode_amount(amount: Amount | None) -> list[Any] | None:
-    match amount:
-        case None:
-            return None
-        case Money(currency, minor):
-            return ["money", currency, minor]
-        case Points(value, unit):
-            return ["points", unit, value]
-
-
-def _decode_amount(encoded: list[Any] | None) -> Amount | None:
-    if encoded is None:
-        return None
-    kind, unit, value = encoded
-    return Money(unit, value) if kind == "money" else Points(value, unit)
-
-
-def _encode_order(order: Order) -> str:
-    sale = {name: getattr(order.sale, name) for name in Sale.__slots__ if getattr(order.sale, name)}
-    return json.dumps(
-        {
-            "allow_partial": order.allow_partial,
-            "money_value": _encode_amount(order.money_value),
-            "redemption_kind": order.redemption_kind,
-            "sale": sale,
-            "in_doubt_policy": order.in_doubt_policy,
-        },
-        separators=(",", ":"),
-    )
-
-
-def _decode_order(row: RowMapping) -> Order | None:
-    if not row["operation"]:
-        return None
-    content = json.loads(row["order_content"], parse_float=Decimal)
-    asked = _decode_amount([row["asked_kind"], row["asked_unit"], row["asked_value"]])
-    assert asked is not None, "a booking asks for an amount"
-    money_value = _decode_amount(content["money_value"])
-    assert not isinstance(money_value, Points), "money_value is money"
-    return Order(
-        operation=Operation(row["operation"]),
-        account_id="",
-        asked=asked,
-        allow_partial=content["allow_partial"],
-        money_value=money_value,
-        redemption_kind=content["redemption_kind"],
-        sale=Sale(**content["sale"]),
-        in_doubt_policy=InDoubtPolicy(content["in_doubt_policy"]),
-    )
-
-
 def _encode_result(booking: Booking) -> str:
-    if not (booking.references or booking.balances_after or booking.receipt_lines):
+    created = booking.created
+    # Elsewhere what was applied is of the kind that was asked for, and has a column.
+    applied = booking.applied if booking.asked is None else None
+    if not (
+        booking.references or booking.balances_after or booking.receipt_lines or created or applied
+    ):
         return ""
     return json.dumps(
         {
             "references": [[ref.kind, ref.value] for ref in booking.references],
             "balances": [
-                [_encode_amount(balance.amount), to_us(balance.as_of)]
+                [encode_amount(balance.amount), to_us(balance.as_of)]
                 for balance in booking.balances_after
             ],
             "receipt": [
-                [line.label, line.text, _encode_amount(line.amount)]
+                [line.label, line.text, encode_amount(line.amount)]
                 for line in booking.receipt_lines
             ],
+            **({"applied": encode_amount(applied)} if applied else {}),
+            **(
+                {"created": [created.token, created.masked_id, created.account_hash.hex()]}
+                if created
+                else {}
+            ),
         },
         separators=(",", ":"),
     )
@@ -139,15 +103,21 @@ def _decode_result(text: str) -> dict[str, Any]:
     if not text:
         return {}
     content = json.loads(text, parse_float=Decimal)
+    created: CreatedAccount | None = None
+    if "created" in content:
+        token, masked_id, account_hash = content["created"]
+        created = CreatedAccount(token, masked_id, bytes.fromhex(account_hash))
     return {
+        "created": created,
+        **({"applied": decode_amount(content["applied"])} if "applied" in content else {}),
         "references": tuple(Reference(kind, value) for kind, value in content["references"]),
         "balances_after": tuple(
             Balance(amount, from_us(as_of))
             for encoded, as_of in content["balances"]
-            if (amount := _decode_amount(encoded)) is not None
+            if (amount := decode_amount(encoded)) is not None
         ),
         "receipt_lines": tuple(
-            ReceiptLine(label, line_text, _decode_amount(amount))  # type: ignore[arg-type]
+            ReceiptLine(label, line_text, decode_amount(amount))  # type: ignore[arg-type]
             for label, line_text, amount in content["receipt"]
         ),
     }
@@ -155,7 +125,7 @@ def _decode_result(text: str) -> dict[str, Any]:
 
 def mutable_row(booking: Booking) -> dict[str, Any]:
     """The columns that a change rewrites."""
-    applied = booking.applied
+    applied = booking.applied if booking.asked is not None else None
     answer = booking.answer_bytes
     told = answer if answer is not None else booking.status_bytes
     return {
@@ -178,6 +148,7 @@ def mutable_row(booking: Booking) -> dict[str, Any]:
         else (applied.value if isinstance(applied, Points) else applied.minor),
         "result_content": _encode_result(booking),
         "answer_bytes": answer,
+        "answer_sealed": booking.answer_sealed,
         "answer_sha256": None if told is None else hashlib.sha256(told).digest(),
         "status_bytes": booking.status_bytes,
         "first_sent_time": to_us(booking.first_sent_time),
@@ -200,9 +171,11 @@ def changed_row(booking: Booking) -> dict[str, Any]:
 def booking_row(booking: Booking) -> dict[str, Any]:
     """A whole row for an INSERT."""
     order = booking.order
-    asked = _encode_amount(order.asked) if order else None
+    asked = encode_amount(order.asked) if order else None
     kind, unit, value = asked or ["", "", None]
-    assert order is None or not order.account_id, "the plain account id is never stored"
+    assert order is None or not (
+        order.account_id or order.person or order.external or order.proof or order.prepared
+    ), "what is personal is stored sealed, or not at all"
     return {
         "tenant": booking.tenant,
         "booking_id": booking.booking_id,
@@ -213,12 +186,13 @@ def booking_row(booking: Booking) -> dict[str, Any]:
         "provider": booking.provider,
         "account_hash": booking.account_hash,
         "account_sealed": booking.account_sealed,
+        "private_sealed": booking.private_sealed,
         "account_token": booking.account_token,
         "masked_id": booking.masked_id,
         "asked_kind": kind,
         "asked_unit": unit,
         "asked_value": value,
-        "order_content": _encode_order(order) if order else "",
+        "order_content": encode_order(order) if order else "",
         "outbound_id": booking.outbound_id or None,
         "trace_parent": booking.trace_parent,
         "original_booking": booking.original_booking,
@@ -258,10 +232,17 @@ def _data_loss(row: RowMapping, what: str) -> LoyaltyError:
 
 
 def _decode_booking(row: RowMapping) -> Booking:
-    order = _decode_order(row)
-    applied: Amount | None = None
+    asked: Amount | None = None
+    if row["asked_value"] is not None:
+        asked = decode_amount([row["asked_kind"], row["asked_unit"], row["asked_value"]])
+    order: Order | None = None
+    if row["operation"]:
+        order = decode_order(row["operation"], asked, row["order_content"])
+    result = _decode_result(row["result_content"])
     if row["applied_value"] is not None:
-        applied = _decode_amount([row["asked_kind"], row["asked_unit"], row["applied_value"]])
+        result["applied"] = decode_amount(
+            [row["asked_kind"], row["asked_unit"], row["applied_value"]]
+        )
     return Booking(
         tenant=row["tenant"],
         booking_id=row["booking_id"],
@@ -273,6 +254,7 @@ def _decode_booking(row: RowMapping) -> Booking:
         provider=row["provider"],
         account_hash=row["account_hash"],
         account_sealed=row["account_sealed"],
+        private_sealed=row["private_sealed"],
         account_token=row["account_token"],
         masked_id=row["masked_id"],
         fingerprint=row["fingerprint"],
@@ -293,15 +275,15 @@ def _decode_booking(row: RowMapping) -> Booking:
         reason=Reason(row["reason"]) if row["reason"] else None,
         provider_code=row["provider_code"],
         incident=row["incident"],
-        applied=applied,
         answer_bytes=row["answer_bytes"],
+        answer_sealed=row["answer_sealed"],
         status_bytes=row["status_bytes"],
         first_sent_time=from_us(row["first_sent_time"]),
         sent_time=from_us(row["sent_time"]),
         doubt_time=from_us(row["doubt_time"]),
         settle_time=from_us(row["settle_time"]),
         next_attempt_time=from_us(row["next_attempt_time"]),
-        **_decode_result(row["result_content"]),
+        **result,
     )
 
 

@@ -17,8 +17,9 @@ from sqlalchemy import (
 )
 
 from loyalty_gateway.domain.booking import OUTCOMES, State
+from loyalty_gateway.domain.operations import UNDO_OPERATIONS
 
-REVISION = "0001"
+REVISION = "0002"
 """The migration that a journal must stand at; the newest file in migrations/versions."""
 
 metadata = MetaData()
@@ -30,8 +31,11 @@ _OPEN_STATES = ", ".join(
 IS_OPEN = f"state IN ({_OPEN_STATES})"
 IS_UNRESOLVED = "state IN ('SENDING', 'IN_DOUBT', 'REVERSING', 'NEEDS_REVIEW')"
 IS_TOMBSTONE = "operation = ''"
+HAS_ORIGINAL = "original_booking <> ''"
 """The conditions of the partial indexes. A query must hold them to the letter, without bound
 values: else SQLite cannot prove that the index has every row, and reads the whole tenant."""
+UNDOES = "({})".format(", ".join(sorted(f"'{it.value}'" for it in UNDO_OPERATIONS)))
+"""The operations that a hold on an account does not keep out."""
 assert set(OUTCOMES) == set(State), "every state has an outcome"
 
 booking = Table(
@@ -46,6 +50,7 @@ booking = Table(
     Column("provider", String(40), nullable=False),
     Column("account_hash", LargeBinary, nullable=False),
     Column("account_sealed", LargeBinary, comment="AES-GCM; destroyed after the retention"),
+    Column("private_sealed", LargeBinary, comment="AES-GCM; destroyed with account_sealed"),
     Column("account_token", Text, nullable=False),
     Column("masked_id", String(64), nullable=False),
     Column("asked_kind", String(6), nullable=False, comment="money, points or empty"),
@@ -75,6 +80,7 @@ booking = Table(
     Column("result_content", Text, nullable=False, comment="references, balances, receipt: JSON"),
     Column("answer_bytes", LargeBinary),
     Column("answer_sha256", LargeBinary),
+    Column("answer_sealed", LargeBinary, comment="AES-GCM; the personal part of the answer"),
     Column("status_bytes", LargeBinary),
     Column("first_sent_time", BigInteger),
     Column("sent_time", BigInteger),
@@ -124,6 +130,13 @@ Index(
     booking.c.state,
     sqlite_where=text(IS_UNRESOLVED),
     postgresql_where=text(IS_UNRESOLVED),
+)
+Index(
+    "booking_original",
+    booking.c.tenant,
+    booking.c.original_booking,
+    sqlite_where=text(HAS_ORIGINAL),
+    postgresql_where=text(HAS_ORIGINAL),
 )
 Index(
     "booking_tombstone",
@@ -180,6 +193,30 @@ account_hold = Table(
     Column("account_hash", LargeBinary, primary_key=True),
     Column("root_booking", String(36), primary_key=True, comment="the booking that holds it"),
     Column("create_time", BigInteger, nullable=False),
+)
+
+vendor_reference = Table(
+    "vendor_reference",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("connection", String(40), primary_key=True),
+    Column("kind", String(40), primary_key=True),
+    Column("value", String(200), primary_key=True, comment="a hash where it is longer"),
+    Column("booking_id", String(36), nullable=False, comment="the one booking it belongs to"),
+)
+
+challenge = Table(
+    "challenge",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("request_id", String(64), primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("connection", String(40), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("answer_sealed", LargeBinary, comment="AES-GCM; what was answered"),
+    Column("reason", String(40), nullable=False, comment="why it failed, or empty"),
+    Column("create_time", BigInteger, nullable=False),
+    Column("expire_time", BigInteger, nullable=False),
 )
 
 promise = Table(

@@ -8,9 +8,12 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
 import os
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
@@ -19,6 +22,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 _NONCE_BYTES = 12
+_PROOF = "proof"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenToken:
+    """What a sealed token holds; whether its time is over is for the reader to judge."""
+
+    connection: str
+    plain: str = field(repr=False)
+    expire_time: datetime
 
 
 def _derive(secret: bytes, purpose: str, length_bytes: int) -> bytes:
@@ -103,6 +116,41 @@ class Keyring:
     def open_page_token(self, tenant: str, query: str, token: str) -> str:
         """Raises LookupError for a token of another query, another tenant or nobody's."""
         return self._open_siv_text(tenant, token, _joined("page", tenant, query))
+
+    def seal_token(
+        self, tenant: str, connection: str, purpose: str, plain: str, expire_time: datetime
+    ) -> str:
+        """An opaque text that only we can open, for this tenant and purpose, until it expires.
+
+        It names its connection, so that whoever brings it need not. No two tokens are alike.
+        """
+        nonce = base64.urlsafe_b64encode(os.urandom(_NONCE_BYTES)).decode()
+        content = json.dumps([nonce, connection, int(expire_time.timestamp()), plain])
+        return self._siv_text(tenant, content, _joined("token", tenant, purpose))
+
+    def open_sealed_token(self, tenant: str, purpose: str, token: str) -> OpenToken:
+        """What a token holds, expired or not.
+
+        Raises LookupError for a token that is not ours, another tenant's, or was made for
+        something else.
+        """
+        content = self._open_siv_text(tenant, token, _joined("token", tenant, purpose))
+        _, connection, expires_s, plain = json.loads(content)
+        return OpenToken(connection, plain, datetime.fromtimestamp(expires_s, UTC))
+
+    def seal_proof(self, tenant: str, connection: str, proof: str, expire_time: datetime) -> str:
+        """A vendor's proof as the caller may carry it: bound to tenant and connection."""
+        return self.seal_token(tenant, connection, _PROOF, proof, expire_time)
+
+    def open_proof(self, tenant: str, connection: str, token: str) -> OpenToken:
+        """The vendor's proof in a proof_token, expired or not.
+
+        Raises LookupError as open_sealed_token does, and for another connection's token.
+        """
+        opened = self.open_sealed_token(tenant, _PROOF, token)
+        if opened.connection != connection:
+            raise LookupError("a token of another connection")
+        return opened
 
     def account_hash(self, tenant: str, connection: str, account_id: str) -> bytes:
         """What stands for an account in indexes; not reversible without the salt."""

@@ -40,8 +40,10 @@ _BUSY_TIMEOUT_MS = 5_000
 _columns = [column.name for column in schema.booking.c]
 _insert_booking = text(
     f"INSERT INTO booking ({', '.join(_columns)}) SELECT :{', :'.join(_columns)}"
-    # A tombstone has no account; every other booking waits for an account that is held.
-    " WHERE NOT EXISTS (SELECT 1 FROM account_hold h WHERE h.tenant = :tenant"
+    # A tombstone has no account, and an undo passes; every other booking waits for an account
+    # that is held.
+    f" WHERE :operation IN {schema.UNDOES} OR"
+    " NOT EXISTS (SELECT 1 FROM account_hold h WHERE h.tenant = :tenant"
     " AND h.connection = :connection AND h.account_hash = :account_hash)"
     " ON CONFLICT (tenant, request_id) DO NOTHING"
 )
@@ -49,6 +51,14 @@ _insert_attempt = insert(schema.attempt).on_conflict_do_nothing(
     index_elements=["tenant", "booking_id", "number"]
 )
 _insert_history = insert(schema.history)
+# What is this booking's already stays so; what is another's breaks the key.
+_names = [column.name for column in schema.vendor_reference.c]
+_insert_reference = text(
+    f"INSERT INTO vendor_reference ({', '.join(_names)}) SELECT :{', :'.join(_names)}"
+    " WHERE NOT EXISTS (SELECT 1 FROM vendor_reference k WHERE k.tenant = :tenant"
+    " AND k.connection = :connection AND k.kind = :kind AND k.value = :value"
+    " AND k.booking_id = :booking_id)"
+)
 _update_booking = (
     update(schema.booking)
     .where(
@@ -132,6 +142,9 @@ class SqliteStore:
     def begin_whole(self, connection: Connection) -> None:
         """Every batch is a transaction here."""
 
+    def lock_account(self, connection: Connection, account_hash: bytes) -> None:
+        """There is one writer here."""
+
     def insert(
         self, connection: Connection, bookings: Sequence[Row], histories: Sequence[Row]
     ) -> set[str]:
@@ -157,6 +170,7 @@ class SqliteStore:
         bookings: Sequence[Row],
         histories: Sequence[Row],
         attempts: Sequence[Row],
+        references: Sequence[Row] = (),
     ) -> set[str]:
         rows = [
             {
@@ -186,6 +200,9 @@ class SqliteStore:
             connection.execute(_insert_history, moves)
         if tries:
             connection.execute(_insert_attempt, tries)
+        claims = [row for row in references if row["booking_id"] in landed]
+        if claims:
+            connection.execute(_insert_reference, claims)
         return landed
 
     def claim(

@@ -55,6 +55,10 @@ class Store(Protocol):
         """What follows in this batch is several statements and is written whole or not at all."""
         ...
 
+    def lock_account(self, connection: Connection, account_hash: bytes) -> None:
+        """Until the end of the batch no other one opens a booking that holds this account."""
+        ...
+
     def insert(
         self, connection: Connection, bookings: Sequence[Row], histories: Sequence[Row]
     ) -> set[str]:
@@ -67,10 +71,12 @@ class Store(Protocol):
         bookings: Sequence[Row],
         histories: Sequence[Row],
         attempts: Sequence[Row],
+        references: Sequence[Row] = (),
     ) -> set[str]:
-        """Rewrites what still stands at the epoch before and the state before, with history
-        and attempts of just those; ids of what landed. `histories` is in the order of
-        `bookings`."""
+        """Rewrites what still stands at the epoch before and the state before, with history,
+        attempts and references of just those; ids of what landed. `histories` is in the order
+        of `bookings`. Fails whole, as a broken key does, where a reference is another
+        booking's."""
         ...
 
     def claim(

@@ -15,23 +15,17 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import Connection, select, text, tuple_
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from loyalty_gateway import failpoints
-from loyalty_gateway.domain.booking import TRANSITIONS, Attempt, Booking, State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.journal import schema
-from loyalty_gateway.journal.rows import (
-    ACTOR_MAX,
-    attempt_row,
-    booking_from_row,
-    booking_row,
-    changed_row,
-    storable,
-)
-from loyalty_gateway.journal.store import JournalRefused, Row, Store, Trouble
+from loyalty_gateway.journal.batches import Batches, Change, Claim, Opened, Opening
+from loyalty_gateway.journal.store import JournalRefused, Store, Trouble
 from loyalty_gateway.telemetry import metrics
+
+__all__ = ["Change", "Claim", "Opened", "Opening", "Writer", "unavailable"]
 
 log = logging.getLogger(__name__)
 
@@ -39,58 +33,6 @@ _BATCH_MAX = 512
 _RETRIES = 3
 _PROBE_EVERY_S = 1.0
 _PROBE_BYTES = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """A booking to insert; it meets its own request_id if that is taken already."""
-
-    booking: Booking
-    actor: str
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The row that stands under the request_id; `is_new` when it is the one handed in.
-
-    `is_held` when nothing stands there, because another booking holds the account.
-    """
-
-    booking: Booking
-    is_new: bool
-    is_held: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A move from one booking to the next; written only over `before`'s state and epoch."""
-
-    before: Booking
-    after: Booking
-    actor: str
-    note: str = ""
-    attempt: Attempt | None = None
-    holds_account: bool | None = None
-    """True writes a hold on the booking's account, False releases it, None leaves it."""
-
-    def __post_init__(self) -> None:
-        move = (self.before.state, self.after.state)
-        is_note_only = self.before.state == self.after.state
-        assert move in TRANSITIONS or is_note_only, f"no such move: {move}"
-        assert self.after.epoch == self.before.epoch + 1, "every change raises the epoch"
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A wish to take due bookings for the length of a lease."""
-
-    tenant: str
-    owner: str
-    lease_us: int
-    limit: int
-    flying: tuple[str, ...] = ()
-    """Bookings that are not taken, because this process still works on them."""
 
 
 def unavailable(error: BaseException) -> LoyaltyError:
@@ -119,6 +61,7 @@ class Writer:
 
     def __init__(self, store: Store, queue_max: int = 20_000) -> None:
         self._store = store
+        self._batches = Batches(store)
         self._queue_max = queue_max
         self._wake = threading.Condition()
         self._changes: deque[_Waiting] = deque()
@@ -192,6 +135,7 @@ class Writer:
         return [queue.popleft() for _ in range(min(len(queue), _BATCH_MAX))]
 
     def _run(self) -> None:
+        batches = self._batches
         while True:
             with self._wake:
                 while not (self._changes or self._openings or self._others or self._is_stopping):
@@ -206,8 +150,8 @@ class Writer:
                 # Whoever is told that the journal is out of order sends no bookings, so the
                 # writer itself must find out when it works again.
                 self._commit([_clear, _fill, _clear], _apply_other, None)
-            self._flush("change", changes, self._apply_changes, self._found_changes)
-            self._flush("open", openings, self._apply_openings, self._found_openings)
+            self._flush("change", changes, batches.apply_changes, batches.found_changes)
+            self._flush("open", openings, batches.apply_openings, batches.found_openings)
             for other in others:
                 self._flush("other", [other], _apply_other, None)
         self._disconnect()
@@ -270,8 +214,12 @@ class Writer:
             if len(items) == 1:
                 # Of two replicas that open one request_id at the same moment the second may meet
                 # the outbound id first, which is derived from it; by now it finds the booking.
+                # Likewise a settle's reference may have become another booking's meanwhile.
                 if isinstance(error, IntegrityError) and not tries:
                     return self._commit(items, apply, found, tries + 1)
+                if isinstance(error, IntegrityError) and _claims(items[0]) and tries == 1:
+                    contradicted = self._batches.apply_contradicted
+                    return self._commit(items, contradicted, found, tries + 1)
                 return [error]
             middle = len(items) // 2
             return [
@@ -343,173 +291,6 @@ class Writer:
             )
         self.is_healthy = False
 
-    # --- what is written ------------------------------------------------------------------
-
-    def _apply_openings(self, connection: Connection, openings: Sequence[Opening]) -> list[Opened]:
-        now_us = self._store.now_us()
-        # The second of two equal keys in one batch meets the first.
-        firsts: dict[tuple[str, str], Opening] = {}
-        for opening in openings:
-            firsts.setdefault((opening.booking.tenant, opening.booking.request_id), opening)
-        new = self._store.insert(
-            connection,
-            [booking_row(opening.booking) for opening in firsts.values()],
-            [
-                _history_row(opening.booking, None, opening.actor, opening.note, now_us)
-                for opening in firsts.values()
-            ],
-        )
-        missing = [o for o in openings if o.booking.booking_id not in new]
-        known = _standing(connection, missing)
-        answers: list[Opened] = []
-        for opening in openings:
-            booking = opening.booking
-            if booking.booking_id in new:
-                answers.append(Opened(booking, True))
-                continue
-            found = known.get((booking.tenant, booking.request_id))
-            if found is None:
-                answers.append(Opened(booking, False, is_held=True))
-            else:
-                # A batch that was tried again may meet what it wrote itself.
-                answers.append(Opened(found, found.booking_id == booking.booking_id))
-        return answers
-
-    def _found_openings(
-        self, connection: Connection, openings: Sequence[Opening]
-    ) -> list[Opened | None]:
-        """After a lost commit: what stands under each request_id, None where nothing does."""
-        known = _standing(connection, openings)
-        answers: list[Opened | None] = []
-        for opening in openings:
-            booking = known.get((opening.booking.tenant, opening.booking.request_id))
-            is_ours = booking is not None and booking.booking_id == opening.booking.booking_id
-            answers.append(None if booking is None else Opened(booking, is_ours))
-        return answers
-
-    def _apply_changes(self, connection: Connection, changes: Sequence[Change]) -> list[bool]:
-        # One statement moves a booking once. Two changes of one booking in a batch go one after
-        # the other: the first may be stale and the second the one that must land.
-        rounds: list[list[Change]] = []
-        places: dict[tuple[str, str], int] = {}
-        for change in changes:
-            key = (change.before.tenant, change.before.booking_id)
-            place = places[key] = places.get(key, -1) + 1
-            if place == len(rounds):
-                rounds.append([])
-            rounds[place].append(change)
-        if len(rounds) > 1 or any(change.holds_account is not None for change in changes):
-            self._store.begin_whole(connection)
-        landed: set[int] = set()
-        for chosen in rounds:
-            landed |= self._apply_round(connection, chosen)
-        return [id(change) in landed for change in changes]
-
-    def _apply_round(self, connection: Connection, changes: Sequence[Change]) -> set[int]:
-        """Changes of different bookings; the identities of those that landed."""
-        now_us = self._store.now_us()
-        ids = self._store.update(
-            connection,
-            [changed_row(change.after) for change in changes],
-            [
-                _history_row(change.after, change.before, change.actor, change.note, now_us)
-                for change in changes
-            ],
-            [
-                attempt_row(change.before.tenant, change.before.booking_id, change.attempt)
-                for change in changes
-                if change.attempt is not None
-            ],
-        )
-        landed = [change for change in changes if change.before.booking_id in ids]
-        self._apply_holds(connection, landed)
-        return set(map(id, landed))
-
-    def _apply_holds(self, connection: Connection, changes: Sequence[Change]) -> None:
-        """Rare, so one statement each; a hold comes with the doubt and goes with it."""
-        table = schema.account_hold
-        for change in changes:
-            after = change.after
-            if change.holds_account is True:
-                connection.execute(
-                    text(
-                        "INSERT INTO account_hold"
-                        " (tenant, connection, account_hash, root_booking, create_time)"
-                        " VALUES (:tenant, :connection, :account_hash, :root, :now_us)"
-                        " ON CONFLICT DO NOTHING"
-                    ),
-                    {
-                        "tenant": after.tenant,
-                        "connection": after.connection,
-                        "account_hash": after.account_hash,
-                        "root": after.booking_id,
-                        "now_us": self._store.now_us(),
-                    },
-                )
-            elif change.holds_account is False:
-                connection.execute(
-                    table.delete().where(
-                        table.c.tenant == after.tenant,
-                        table.c.connection == after.connection,
-                        table.c.account_hash == after.account_hash,
-                        table.c.root_booking == after.booking_id,
-                    )
-                )
-
-    def _found_changes(
-        self, connection: Connection, changes: Sequence[Change]
-    ) -> list[bool | None]:
-        """After a lost commit: whether each change stands, None where nothing has moved."""
-        table = schema.booking
-        keys = {(change.before.tenant, change.before.booking_id) for change in changes}
-        rows = connection.execute(
-            select(
-                table.c.tenant, table.c.booking_id, table.c.epoch, table.c.state, table.c.owner
-            ).where(tuple_(table.c.tenant, table.c.booking_id).in_(keys))
-        )
-        standing = {(row.tenant, row.booking_id): row for row in rows}
-        answers: list[bool | None] = []
-        for change in changes:
-            row = standing[(change.before.tenant, change.before.booking_id)]
-            if row.epoch == change.before.epoch:
-                answers.append(None)
-            else:
-                after = change.after
-                answers.append(
-                    (row.epoch, State(row.state), row.owner)
-                    == (after.epoch, after.state, after.owner)
-                )
-        return answers
-
-
-def _standing(
-    connection: Connection, openings: Sequence[Opening]
-) -> dict[tuple[str, str], Booking]:
-    """The bookings that stand under these request_ids, read in a statement of their own."""
-    if not openings:
-        return {}
-    table = schema.booking
-    keys = {(opening.booking.tenant, opening.booking.request_id) for opening in openings}
-    rows = connection.execute(
-        select(table).where(tuple_(table.c.tenant, table.c.request_id).in_(keys))
-    ).mappings()
-    return {(row["tenant"], row["request_id"]): booking_from_row(row) for row in rows}
-
-
-def _history_row(
-    booking: Booking, before: Booking | None, actor: str, note: str, now_us: int
-) -> Row:
-    return {
-        "tenant": booking.tenant,
-        "booking_id": booking.booking_id,
-        "sequence": booking.epoch,
-        "from_state": before.state.value if before else "",
-        "to_state": booking.state.value,
-        "actor": storable(actor, ACTOR_MAX),
-        "time": now_us,
-        "note": storable(note),
-    }
-
 
 def _key(entry: _Waiting) -> tuple[str, str]:
     match entry.item:
@@ -518,6 +299,10 @@ def _key(entry: _Waiting) -> tuple[str, str]:
         case Change(before):
             return before.tenant, before.booking_id
     return "", ""
+
+
+def _claims(item: object) -> bool:
+    return isinstance(item, Change) and item.claims is not None
 
 
 def _apply_other(connection: Connection, works: Sequence[Callable[[Connection], Any]]) -> list[Any]:

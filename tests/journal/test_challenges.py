@@ -1,0 +1,101 @@
+"""A request for a code is one row under its request_id until it expires."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from loyalty_gateway.domain.errors import Reason
+from loyalty_gateway.journal.journal import Challenge, ChallengeState
+from tests.booking.house import HookedJournal
+from tests.journal.rows import TENANT, open_journal
+from tests.postgres import Place
+
+
+@pytest.fixture
+async def journal(place: Place) -> AsyncIterator[HookedJournal]:
+    async with open_journal(place) as journal:
+        yield journal
+
+
+def a_challenge(journal: HookedJournal, life_s: float = 60, **changes: Any) -> Challenge:
+    now = journal.now()
+    challenge = Challenge(
+        tenant=TENANT,
+        request_id="code-0001",
+        fingerprint=b"fingerprint",
+        connection="main",
+        create_time=now,
+        expire_time=now + timedelta(seconds=life_s),
+    )
+    return replace(challenge, **changes)
+
+
+async def test_a_repeat_meets_the_row_that_stands(journal: HookedJournal) -> None:
+    first, second = a_challenge(journal), a_challenge(journal, fingerprint=b"another")
+
+    assert (await journal.open_challenge(first)).is_new
+    met = await journal.open_challenge(second)
+    assert not met.is_new
+    assert met.challenge == first
+    assert await journal.find_challenge(TENANT, "code-0001") == first
+    assert await journal.find_challenge("another", "code-0001") is None
+
+
+async def test_of_many_at_one_moment_one_is_new(journal: HookedJournal) -> None:
+    met = await asyncio.gather(
+        *(
+            journal.open_challenge(a_challenge(journal, fingerprint=bytes([number])))
+            for number in range(8)
+        )
+    )
+
+    assert [it.is_new for it in met].count(True) == 1
+    assert len({it.challenge.fingerprint for it in met}) == 1
+
+
+async def test_of_two_replicas_one_is_new(postgres_dsn: str) -> None:
+    async with (
+        open_journal(postgres_dsn) as one,
+        open_journal(postgres_dsn, boot_id="boot-2") as two,
+    ):
+        for number in range(20):
+            met = await asyncio.gather(
+                *(
+                    it.open_challenge(a_challenge(it, request_id=f"code-{number:04}"))
+                    for it in (one, two)
+                )
+            )
+            assert sorted(it.is_new for it in met) == [False, True]
+
+
+async def test_the_end_of_a_challenge_is_written_once(journal: HookedJournal) -> None:
+    challenge = a_challenge(journal)
+    await journal.open_challenge(challenge)
+    issued = replace(
+        challenge,
+        state=ChallengeState.ISSUED,
+        answer_sealed=b"sealed",
+        expire_time=challenge.expire_time + timedelta(seconds=5),
+    )
+
+    assert await journal.settle_challenge(issued)
+    assert (await journal.open_challenge(a_challenge(journal))).challenge == issued
+    failed = replace(challenge, state=ChallengeState.FAILED, reason=Reason.PROVIDER_UNREACHABLE)
+    assert not await journal.settle_challenge(failed)
+    assert await journal.find_challenge(TENANT, "code-0001") == issued
+
+
+async def test_an_expired_row_may_be_taken_anew_and_its_late_end_is_not_written(
+    journal: HookedJournal,
+) -> None:
+    old = a_challenge(journal, life_s=-1)
+    assert (await journal.open_challenge(old)).is_new
+    new = a_challenge(journal, fingerprint=b"another")
+
+    assert (await journal.open_challenge(new)).is_new
+    assert not await journal.settle_challenge(replace(old, state=ChallengeState.ISSUED))
+    assert await journal.find_challenge(TENANT, "code-0001") == new
