@@ -19,6 +19,10 @@ from loyalty_gateway.config import SHORTCUTS
 from loyalty_gateway.settings import Connection, Promise, SealingKey, Settings
 
 DOCS = Path(__file__).resolve().parent
+# Run as a script, this file has its own folder on the path and not the one above it.
+sys.path.insert(0, str(DOCS.parent))
+
+from docs.sandbox_page import sandbox_page  # noqa: E402
 
 INTRODUCTION = """\
 # Configuration
@@ -122,6 +126,7 @@ def example_file() -> str:
 PAGES: Mapping[str, Callable[[], str]] = {
     "configuration.md": configuration_page,
     "config.example.toml": example_file,
+    "sandbox.md": sandbox_page,
 }
 
 

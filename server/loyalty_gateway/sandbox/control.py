@@ -68,12 +68,12 @@ async def _show_faults(player: Player, query: Mapping[str, str], wish: Any) -> A
 
 
 async def _show_ledger(player: Player, query: Mapping[str, str], wish: Any) -> Any:
-    card_id = query.get("card")
+    card_id, key = query.get("card"), query.get("idempotency_key")
     effects = player.ledger.effects(
-        card_id=card_id,
-        idempotency_key=query.get("idempotency_key"),
-        with_seed=query.get("history") == "true",
+        card_id=card_id, idempotency_key=key, with_seed=query.get("history") == "true"
     )
+    # A key narrows the cards to those that its bookings concern.
+    concerned = {effect.card_id for effect in effects} if key is not None else None
     return {
         "currency": player.currency,
         "cards": [
@@ -85,7 +85,7 @@ async def _show_ledger(player: Player, query: Mapping[str, str], wish: Any) -> A
                 "detail": card.detail,
             }
             for card in player.ledger.cards()
-            if card_id in (None, card.card_id)
+            if card_id in (None, card.card_id) and (concerned is None or card.card_id in concerned)
         ],
         "effects": [
             {

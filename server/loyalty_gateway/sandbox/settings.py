@@ -95,6 +95,17 @@ def check(settings: Any) -> None:
             raise ValueError(f"{setting.name} is {_described(hint, least, most)}")
 
 
+def allowed(settings: type[Settings]) -> dict[str, str]:
+    """What each setting takes, in words."""
+    hints = get_type_hints(settings)
+    return {
+        setting.name: _described(
+            hints[setting.name], setting.metadata.get("least"), setting.metadata.get("most")
+        )
+        for setting in fields(settings)
+    }
+
+
 def _fits(hint: Any, value: object) -> bool:
     if get_origin(hint) in (Union, types.UnionType):
         return any(_fits(choice, value) for choice in get_args(hint))
