@@ -33,6 +33,10 @@ run: ## Install what is needed and start the sandbox (Ctrl-C stops it)
 test: environment-dev ## Run the tests (ARGS="-k name" picks some)
 	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --ignore=tests/chart $(ARGS)
 
+.PHONY: conformance
+conformance: environment-dev ## Try every adapter against its played vendor (ARGS="-k redeem")
+	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile tests/conformance $(ARGS)
+
 .PHONY: faults-quick
 faults-quick: environment-dev ## Kill, freeze and cut off real gateways, and judge what is left (ARGS="--seed 7")
 	@$(BIN)/python -m tests.faults.quick $(ARGS)
