@@ -204,6 +204,10 @@ class TestBookingAnswers:
         with pytest.raises(UnreadableAnswer):
             decode_debit(body)
 
+    def test_a_booking_that_comes_with_an_error_proves_nothing(self) -> None:
+        with pytest.raises(UnreadableAnswer, match="yes and no"):
+            decode_debit(changed(BOOKED, error={"code": "internal_error"}))
+
     @pytest.mark.parametrize("media_type", ["text/html", "", "text/json", "application/xml"])
     def test_what_is_not_called_json_proves_nothing(self, media_type: str) -> None:
         with pytest.raises(UnreadableAnswer):

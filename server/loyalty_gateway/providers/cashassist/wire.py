@@ -144,6 +144,8 @@ def decode_booking(
         UnreadableAnswer: the booking is not proven.
     """
     booked = document.require()
+    if "error" in booked:
+        raise UnreadableAnswer("the answer says yes and no")
     _check_account(booked, account_id)
     if read_text(booked, "type") != _BOOKED_AS[operation]:
         raise UnreadableAnswer("the answer is to another kind of booking")
