@@ -100,6 +100,8 @@ class Gateway:
                 attempt_total_s=settings.provider.attempt_total_s,
                 lease_s=settings.engine.lease_s,
                 send_by_s=settings.engine.send_by_s,
+                challenge_life_s=settings.engine.challenge_life_s,
+                proof_life_s=settings.engine.proof_life_s,
             ),
             policy=Policy(
                 schedule_s=settings.recovery.schedule_s,

@@ -281,7 +281,7 @@ class Provider(_Section):
 
 
 class Engine(_Section):
-    """How a booking is owned while its truth is open."""
+    """How a booking is owned while its truth is open, and how long a code lives."""
 
     lease_s: Seconds = Field(
         default=30,
@@ -303,6 +303,21 @@ class Engine(_Section):
         gt=0,
         le=60,
         description="A booking not sent within this time of its journal entry is not sent.",
+    )
+    challenge_life_s: Seconds = Field(
+        default=600,
+        gt=0,
+        le=86_400,
+        description=(
+            "How long a code that was sent may be checked, where the vendor does not say. So long"
+            " a repeated request_id sends no second one."
+        ),
+    )
+    proof_life_s: Seconds = Field(
+        default=1_800,
+        gt=0,
+        le=86_400,
+        description="How long a proof_token may be used, where the vendor does not say.",
     )
 
 

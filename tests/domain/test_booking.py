@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from loyalty_gateway.domain.accounts import looks_like_card_number, mask_account_id
+from loyalty_gateway.domain.accounts import looks_like_card_number, mask_account_id, mask_email
 from loyalty_gateway.domain.amounts import Amount, Money, Points
 from loyalty_gateway.domain.booking import FINAL, OUTCOMES, TRANSITIONS, Booking, State
 from loyalty_gateway.domain.errors import Fate
@@ -118,6 +118,21 @@ def test_bookings_are_the_operations_that_have_an_effect() -> None:
 )
 def test_a_mask_shows_at_most_four_and_never_more_than_half(account_id: str, masked: str) -> None:
     assert mask_account_id(account_id) == masked
+
+
+@pytest.mark.parametrize(
+    ("email", "masked"),
+    [
+        ("jane.doe@example.com", "j•••••••@e••••••••••"),
+        ("a@b.ch", "a@b•••"),
+        ("a@b.c", "•@•••"),
+        ("a@b", "•@•"),
+        ('"x@y"@example.com', '"••••@e••••••••••'),
+    ],
+)
+def test_a_masked_address_is_known_to_its_owner_alone(email: str, masked: str) -> None:
+    assert mask_email(email) == masked
+    assert sum(letter != "•" for letter in masked) <= min(4, len(email) // 2)
 
 
 @pytest.mark.parametrize(

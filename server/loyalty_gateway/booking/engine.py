@@ -8,13 +8,20 @@ from loyalty_gateway.booking.calls import (
     BookingFilter,
     BookingKey,
     Capability,
+    ChallengeCall,
+    ChallengeIssued,
+    CodeCall,
     ConnectionCheck,
     ConnectionFacts,
+    CredentialsCall,
     Decision,
+    OwnershipCall,
     Promise,
     ReadAnswer,
     ReadCall,
+    Verified,
 )
+from loyalty_gateway.booking.challenges import ChallengeLimits, Challenges
 from loyalty_gateway.booking.connections import Connections
 from loyalty_gateway.booking.flights import Flights, Limits
 from loyalty_gateway.booking.judge import Policy
@@ -22,6 +29,7 @@ from loyalty_gateway.booking.promises import Promises
 from loyalty_gateway.booking.reads import Reads
 from loyalty_gateway.booking.recovery import Recovery
 from loyalty_gateway.domain.booking import Answer, AnswerCodec, Booking, Story
+from loyalty_gateway.domain.operations import CredentialsFacts
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.sealing import Keyring
 
@@ -57,6 +65,18 @@ class Engine:
             lease_s=limits.lease_s,
             parallel_max=recovery_parallel_max,
         )
+        self._challenges = Challenges(
+            journal,
+            keyring,
+            connections,
+            ChallengeLimits(
+                deadline_min_s=limits.deadline_min_s,
+                attempt_total_s=limits.attempt_total_s,
+                in_flight_max=limits.in_flight_max,
+                challenge_life_s=limits.challenge_life_s,
+                proof_life_s=limits.proof_life_s,
+            ),
+        )
         self._promises = Promises(journal, connections, tenant)
 
     # --- life ---------------------------------------------------------------------------------
@@ -75,15 +95,17 @@ class Engine:
 
     async def stop(self, timeout_s: float) -> int:
         """Finishes what was sent; returns how many bookings had to be left to recovery."""
-        self._flights.drain()
+        self.drain()
         await self._promises.stop()
+        await self._challenges.finish(timeout_s)
         left = await self._flights.finish(timeout_s)
         await self._recovery.stop(timeout_s)
         return left
 
     def drain(self) -> None:
-        """From now on no new booking starts; known ones are still answered."""
+        """From now on no new booking starts and no code is sent; known ones are still answered."""
         self._flights.drain()
+        self._challenges.drain()
 
     # --- what callers ask -----------------------------------------------------------------------
 
@@ -94,6 +116,22 @@ class Engine:
     async def read(self, call: ReadCall) -> ReadAnswer:
         """See Reads.read."""
         return await self._reads.read(call)
+
+    async def create_challenge(self, call: ChallengeCall) -> ChallengeIssued:
+        """See Challenges.create."""
+        return await self._challenges.create(call)
+
+    async def verify_challenge(self, call: CodeCall) -> Verified:
+        """See Challenges.verify."""
+        return await self._challenges.verify(call)
+
+    async def verify_ownership(self, call: OwnershipCall) -> Verified:
+        """See Challenges.verify_ownership."""
+        return await self._challenges.verify_ownership(call)
+
+    async def verify_credentials(self, call: CredentialsCall) -> CredentialsFacts:
+        """See Challenges.verify_credentials."""
+        return await self._challenges.verify_credentials(call)
 
     async def get(self, tenant: str, key: BookingKey) -> Booking:
         """See Flights.get."""

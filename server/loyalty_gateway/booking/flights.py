@@ -68,6 +68,8 @@ class Limits:
     lease_s: float = 30.0
     send_by_s: float = 2.0
     settle_retry_s: float = 10.0
+    challenge_life_s: float = 600.0
+    proof_life_s: float = 1800.0
 
 
 _UNSETTLED = frozenset({State.SENDING, State.IN_DOUBT, State.REVERSING})

@@ -52,6 +52,8 @@ _READ_MESSAGES: dict[Reason, str] = {
     Reason.PROVIDER_ANSWER_UNREADABLE: "The vendor's answer could not be understood.",
     Reason.NOT_FOUND: "The vendor does not know what was asked for.",
     Reason.PROVIDER_RATE_LIMITED: "The vendor's rate limit is spent.",
+    Reason.CODE_INVALID: "The code is not the one that was sent.",
+    Reason.CODE_EXPIRED: "The code has expired or is used up; have a new one sent.",
     Reason.REQUEST_INVALID: "The interval holds more than this vendor can be asked for at once;"
     " ask for a shorter one.",
 }

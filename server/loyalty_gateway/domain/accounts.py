@@ -11,6 +11,16 @@ def mask_account_id(account_id: str) -> str:
     return "•" * (len(account_id) - shown) + account_id[len(account_id) - shown :]
 
 
+def mask_email(email: str) -> str:
+    """An address as its owner recognises it: the letters that its two parts begin with.
+
+    At most four characters are shown, never more than half of the address.
+    """
+    at = email.rfind("@")
+    shown = {at, 0, at + 1} if len(email) > 5 else {at}
+    return "".join(letter if place in shown else "•" for place, letter in enumerate(email))
+
+
 _SEPARATORS = re.compile(r"[-._: ]")
 
 

@@ -277,8 +277,9 @@ class Offer:
     `partial_promise` must hold before the vendor is told that it may take a part, `tag_promise`
     before a part of the outbound id is sent in a text that the vendor's statement shows.
     `is_held_in_doubt` keeps further bookings off the account while one is in doubt.
-    `needed_fields` are proto field paths that this vendor cannot do without. `note` tells people
-    what to know of it.
+    `needed_fields` are proto field paths that this vendor cannot do without. `needs_handle` is of
+    VERIFY_CHALLENGE: whether a code can be checked only with the handle that the answer to its
+    sending gave. `note` tells people what to know of it.
     """
 
     call: Book | Read | SendCode | CheckCode | CheckReceipt | CheckPassword
@@ -292,6 +293,7 @@ class Offer:
     tag_promise: str = ""
     is_held_in_doubt: bool = False
     needed_fields: tuple[str, ...] = ()
+    needs_handle: bool = True
     note: str = ""
 
     @property

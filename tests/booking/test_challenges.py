@@ -1,0 +1,886 @@
+"""Codes: sent once, checked once, never written down; and other proofs of who a person is."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loyalty_gateway.booking.calls import (
+    AccountKey,
+    ChallengeCall,
+    ChallengeIssued,
+    CodeCall,
+    CredentialsCall,
+    OwnershipCall,
+)
+from loyalty_gateway.booking.flights import Limits
+from loyalty_gateway.domain.amounts import Money
+from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
+from loyalty_gateway.domain.operations import (
+    AccountKind,
+    ChallengePurpose,
+    Confirmed,
+    CredentialsFacts,
+    Destination,
+    Issued,
+    Operation,
+    Person,
+)
+from loyalty_gateway.journal.journal import ChallengeState
+from loyalty_gateway.providers.port import (
+    CodeCheck,
+    CodeWish,
+    Offer,
+    PasswordCheck,
+    ProviderError,
+    ReceiptCheck,
+    StatusRow,
+)
+from tests.booking.house import (
+    CARD,
+    KEYRING,
+    PATIENT,
+    TENANT,
+    House,
+    failure,
+    in_s,
+    open_house,
+    until,
+)
+from tests.booking.test_no_plain_ids import everything_in
+from tests.booking.vendor import FakeVendor
+from tests.postgres import Place
+
+PHONE = "+41790000001"
+EMAIL = "jane.doe@example.com"
+CODE = "007421"
+RIGHT = Confirmed((CARD, "10473"), AccountKind.CARD, proof="sut_proof-of-the-vendor")
+
+Sending = Callable[[CodeWish], Awaitable[Issued]]
+Checking = Callable[[CodeCheck], Awaitable[Confirmed]]
+
+
+async def sends(wish: CodeWish) -> Issued:
+    return Issued("vr_handle-of-the-vendor", datetime.now(UTC) + timedelta(minutes=5))
+
+
+async def loses_the_answer(wish: CodeWish) -> Issued:
+    raise ProviderError(StatusRow(Reason.PROVIDER_INTERNAL), "no answer", rule="time-out")
+
+
+async def confirms(check: CodeCheck) -> Confirmed:
+    return RIGHT
+
+
+def fails(reason: Reason, fate: Fate = Fate.UNKNOWN, **row: Any) -> Any:
+    async def act(_: object) -> Any:
+        raise ProviderError(
+            StatusRow(reason, fate, **row), "no", rule="for the test", provider_code="their_code"
+        )
+
+    return act
+
+
+class CodeVendor(FakeVendor):
+    """Sends and checks codes as a test says; keeps what it was asked."""
+
+    def __init__(
+        self,
+        *sending: Sending,
+        checking: Checking = confirms,
+        needs_handle: bool = True,
+        **offer: Any,
+    ) -> None:
+        super().__init__(
+            further={
+                Operation.CREATE_CHALLENGE: Offer(self._send, **offer),
+                Operation.VERIFY_CHALLENGE: Offer(self._check, needs_handle=needs_handle),
+            }
+        )
+        self.sending = list(sending) or [sends]
+        self.checking = checking
+        self.wishes: list[CodeWish] = []
+        self.checks: list[CodeCheck] = []
+
+    async def _send(self, wish: CodeWish) -> Issued:
+        self.wishes.append(wish)
+        act = self.sending.pop(0) if len(self.sending) > 1 else self.sending[0]
+        return await act(wish)
+
+    async def _check(self, check: CodeCheck) -> Confirmed:
+        self.checks.append(check)
+        return await self.checking(check)
+
+
+def a_wish(request_id: str = "link-0001", *, within_s: float = 10, **changes: Any) -> ChallengeCall:
+    call = ChallengeCall(
+        tenant=TENANT,
+        connection="main",
+        purpose=ChallengePurpose.LINK_CARD,
+        request_id=request_id,
+        deadline=in_s(within_s),
+        phone=PHONE,
+    )
+    return replace(call, **changes)
+
+
+def a_code(issued: ChallengeIssued, **changes: Any) -> CodeCall:
+    call = CodeCall(
+        tenant=TENANT, challenge_token=issued.challenge_token, code=CODE, deadline=in_s(10)
+    )
+    return replace(call, **changes)
+
+
+async def create(house: House, *arguments: Any, **changes: Any) -> ChallengeIssued:
+    return await house.engine.create_challenge(a_wish(*arguments, **changes))
+
+
+async def create_fails(house: House, *arguments: Any, **changes: Any) -> LoyaltyError:
+    return await failure(create(house, *arguments, **changes))
+
+
+async def state(house: House, request_id: str = "link-0001") -> ChallengeState | None:
+    found = await house.journal.find_challenge(TENANT, request_id)
+    return None if found is None else found.state
+
+
+# --- a code is sent once ----------------------------------------------------------------------
+
+
+async def test_a_code_is_sent_to_where_the_caller_says(place: Place) -> None:
+    vendor = CodeVendor()
+    person = Person(given_name="Jane", phone=PHONE)
+    async with open_house(place, vendor) as house:
+        issued = await create(house, purpose=ChallengePurpose.SIGN_UP, person=person, fault="slow")
+
+    (wish,) = vendor.wishes
+    assert (wish.purpose, wish.destination) == (ChallengePurpose.SIGN_UP, Destination(phone=PHONE))
+    assert (wish.person, wish.fault) == (person, "slow")
+    assert "link-0001" not in wish.outbound_id
+    assert issued.masked_destination == "•" * 8 + "0001"
+    assert issued.expire_time is not None and issued.expire_time > datetime.now(UTC)
+
+
+async def test_a_repeat_answers_the_same_token_and_sends_no_second_code(place: Place) -> None:
+    vendor = CodeVendor()
+    async with open_house(place, vendor) as house:
+        first = await create(house)
+        again = await create(house)
+    async with open_house(place, vendor, boot_id="boot-2") as house:
+        after_a_restart = await create(house)
+
+    assert first == again == after_a_restart
+    assert len(vendor.wishes) == 1
+
+
+async def test_many_at_once_are_one_code(place: Place) -> None:
+    vendor = CodeVendor()
+    async with open_house(place, vendor) as house:
+        issued = await asyncio.gather(*(create(house) for _ in range(20)))
+
+    assert len(vendor.wishes) == 1
+    assert len({each.challenge_token for each in issued}) == 1
+
+
+async def test_many_at_once_over_two_replicas_are_one_code(postgres_dsn: str) -> None:
+    vendor = CodeVendor()
+    async with (
+        open_house(postgres_dsn, vendor, boot_id="boot-a") as first,
+        open_house(postgres_dsn, vendor, boot_id="boot-b") as second,
+    ):
+        issued = await asyncio.gather(
+            *(create((first, second)[number % 2]) for number in range(20))
+        )
+
+    assert len(vendor.wishes) == 1
+    assert len({each.challenge_token for each in issued}) == 1
+
+
+OTHERS: tuple[dict[str, Any], ...] = (
+    {"phone": "+41790000002"},
+    {"phone": "", "email": EMAIL},
+    {"purpose": ChallengePurpose.LOG_IN},
+    {"person": Person(given_name="Jane")},
+    {"phone": "", "account": AccountKey("main", plain_id=CARD)},
+)
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=[next(iter(it)) + str(len(it)) for it in OTHERS])
+async def test_a_request_id_belongs_to_one_challenge(place: Place, other: dict[str, Any]) -> None:
+    vendor = CodeVendor()
+    async with open_house(place, vendor) as house:
+        await create(house)
+        error = await create_fails(house, **other)
+
+    assert error.reason is Reason.REQUEST_ID_REUSED
+    assert error.fate is None
+    assert len(vendor.wishes) == 1
+
+
+async def test_another_wish_while_a_code_is_on_its_way_is_refused_at_once(place: Place) -> None:
+    go = asyncio.Event()
+
+    async def waits(wish: CodeWish) -> Issued:
+        await go.wait()
+        return await sends(wish)
+
+    vendor = CodeVendor(waits)
+    async with open_house(place, vendor) as house:
+        caller = asyncio.create_task(create(house))
+        await until(lambda: len(vendor.wishes) == 1)
+        error = await create_fails(house, phone="+41790000002")
+        go.set()
+        await caller
+
+    assert error.reason is Reason.REQUEST_ID_REUSED
+
+
+async def test_an_account_by_id_and_by_token_is_the_same_challenge(place: Place) -> None:
+    vendor = CodeVendor()
+    token = AccountKey("main", token=KEYRING.token(TENANT, "main", CARD))
+    async with open_house(place, vendor) as house:
+        first = await create(house, phone="", account=AccountKey("main", plain_id=CARD))
+        again = await create(house, phone="", account=token)
+
+    assert first == again
+    assert vendor.wishes[0].destination == Destination(account_id=CARD)
+    assert first.masked_destination == "•" * 12 + CARD[-4:]
+
+
+async def test_a_booking_may_have_the_same_request_id_and_has_another_outbound_id(
+    place: Place,
+) -> None:
+    vendor = CodeVendor()
+    async with open_house(place, vendor) as house:
+        await create(house, "sale-0001")
+        await house.book("sale-0001")
+
+    assert vendor.wishes[0].outbound_id != vendor.effects[0].outbound_id
+
+
+async def test_after_its_life_a_request_id_may_be_taken_anew(place: Place) -> None:
+    async def sends_for_a_moment(wish: CodeWish) -> Issued:
+        return Issued("vr_1", datetime.now(UTC) + timedelta(milliseconds=20))
+
+    vendor = CodeVendor(sends_for_a_moment, sends)
+    async with open_house(place, vendor) as house:
+        first = await create(house)
+        assert first.expire_time is not None
+        end = first.expire_time
+        await until(lambda: house.journal.now() > end)
+        second = await create(house)
+
+    assert len(vendor.wishes) == 2
+    assert first.challenge_token != second.challenge_token
+
+
+async def test_a_challenge_of_which_the_vendor_tells_no_end_lives_as_long_as_configured(
+    place: Place,
+) -> None:
+    async def sends_without_an_end(wish: CodeWish) -> Issued:
+        return Issued("vr_1")
+
+    limits = Limits(challenge_life_s=120)
+    async with open_house(place, CodeVendor(sends_without_an_end), limits=limits) as house:
+        before = house.journal.now()
+        issued = await create(house)
+
+    assert issued.expire_time is not None
+    assert timedelta(seconds=119) < issued.expire_time - before < timedelta(seconds=125)
+
+
+# --- an answer is lost ------------------------------------------------------------------------
+
+
+async def breaks(wish: CodeWish) -> Issued:
+    raise RuntimeError(f"a bug that tells {wish.destination.phone}")
+
+
+async def cancels_itself(wish: CodeWish) -> Issued:
+    raise asyncio.CancelledError
+
+
+async def answers_with_an_endless_handle(wish: CodeWish) -> Issued:
+    return Issued("h" * 4_000)
+
+
+LOSSES = {
+    "no answer": loses_the_answer,
+    "an answer that nobody can read": fails(Reason.PROVIDER_ANSWER_UNREADABLE),
+    "a code that no table lists": fails(Reason.PROVIDER_INTERNAL),
+    "a refusal that proves nothing": fails(Reason.PROVIDER_REJECTED_ARGUMENT),
+    "a bug": breaks,
+    "a stray cancellation": cancels_itself,
+    "a handle that nobody can bring back": answers_with_an_endless_handle,
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+async def test_a_lost_answer_is_told_and_no_second_code_is_ever_sent(
+    place: Place, loss: Sending
+) -> None:
+    vendor = CodeVendor(loss)
+    async with open_house(place, vendor) as house:
+        errors = [await create_fails(house) for _ in range(3)]
+        assert await state(house) is ChallengeState.LOST
+
+    assert len(vendor.wishes) == 1
+    assert {error.reason for error in errors} == {Reason.PROVIDER_PENDING}
+    assert {(error.fate, error.is_final) for error in errors} == {(Fate.UNKNOWN, False)}
+    assert all("new one" in error.message for error in errors)
+    assert all(error.is_retry_forbidden for error in errors)
+
+
+async def test_where_a_code_needs_no_handle_a_lost_answer_can_still_be_used(place: Place) -> None:
+    vendor = CodeVendor(loses_the_answer, needs_handle=False)
+    async with open_house(place, vendor) as house:
+        error = await create_fails(house)
+        issued = await create(house)
+        again = await create(house)
+        verified = await house.engine.verify_challenge(a_code(issued))
+
+    assert (error.reason, error.fate) == (Reason.PROVIDER_PENDING, Fate.UNKNOWN)
+    assert "repeat this request_id" in error.message
+    assert error.retry_after_s is not None
+    assert issued == again
+    assert len(vendor.wishes) == 1
+    assert (vendor.checks[0].destination, vendor.checks[0].handle) == (Destination(phone=PHONE), "")
+    assert verified.is_verified
+
+
+async def test_a_vendor_that_takes_too_long_has_lost_its_answer(place: Place) -> None:
+    async def never_answers(wish: CodeWish) -> Issued:
+        await asyncio.Event().wait()
+        raise AssertionError("nothing wakes it")
+
+    vendor = CodeVendor(never_answers)
+    async with open_house(place, vendor, limits=Limits(attempt_total_s=0.05)) as house:
+        error = await create_fails(house)
+
+    assert (error.reason, error.fate) == (Reason.PROVIDER_PENDING, Fate.UNKNOWN)
+
+
+async def test_a_caller_who_leaves_breaks_nothing_off(place: Place) -> None:
+    go = asyncio.Event()
+
+    async def waits(wish: CodeWish) -> Issued:
+        await go.wait()
+        return await sends(wish)
+
+    vendor = CodeVendor(waits)
+    async with open_house(place, vendor) as house:
+        caller = asyncio.create_task(create(house))
+        await until(lambda: len(vendor.wishes) == 1)
+        caller.cancel()
+        impatient = await create_fails(house, within_s=0.3)
+        go.set()
+        issued = await create(house)
+
+    assert (impatient.reason, impatient.fate) == (Reason.PROVIDER_PENDING, Fate.UNKNOWN)
+    assert impatient.retry_after_s is not None
+    assert issued.challenge_token != ""
+    assert len(vendor.wishes) == 1
+
+
+async def test_a_process_that_died_while_it_sent_has_lost_the_answer(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loyalty_gateway.booking.challenges._OTHERS_MARGIN_S", 0.1)
+    monkeypatch.setattr("loyalty_gateway.booking.challenges._OTHERS_POLL_S", 0.01)
+
+    async def never_answers(wish: CodeWish) -> Issued:
+        await asyncio.Event().wait()
+        raise AssertionError("nothing wakes it")
+
+    vendor = CodeVendor(never_answers, sends)
+    limits = Limits(attempt_total_s=0.2)
+    async with open_house(place, vendor, limits=replace(limits, attempt_total_s=20)) as house:
+        caller = asyncio.create_task(create(house))
+        await until(lambda: len(vendor.wishes) == 1)
+        await house.stop(timeout_s=0)
+        await failure(caller)
+    async with open_house(place, vendor, limits=limits, boot_id="boot-2") as house:
+        assert await state(house) is ChallengeState.OPEN
+        error = await create_fails(house)
+        assert await state(house) is ChallengeState.LOST
+
+    assert (error.reason, error.fate) == (Reason.PROVIDER_PENDING, Fate.UNKNOWN)
+    assert error.is_retry_forbidden
+    assert len(vendor.wishes) == 1
+
+
+async def test_a_code_that_was_sent_is_answered_even_where_its_end_cannot_be_written_down(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vendor = CodeVendor()
+    async with open_house(place, vendor) as house:
+
+        async def settles_nothing(challenge: object) -> bool:
+            raise LoyaltyError(Reason.JOURNAL_UNAVAILABLE, "the disk is full")
+
+        monkeypatch.setattr(house.journal, "settle_challenge", settles_nothing)
+        issued = await create(house)
+        verified = await house.engine.verify_challenge(a_code(issued))
+
+    assert verified.is_verified
+
+
+async def test_nothing_is_sent_before_the_intent_is_on_disk(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vendor = CodeVendor()
+    async with open_house(place, vendor) as house:
+
+        async def opens_nothing(challenge: object) -> object:
+            raise LoyaltyError(Reason.JOURNAL_UNAVAILABLE, "the disk is full")
+
+        monkeypatch.setattr(house.journal, "open_challenge", opens_nothing)
+        error = await create_fails(house)
+
+    assert error.reason is Reason.JOURNAL_UNAVAILABLE
+    assert vendor.wishes == []
+
+
+# --- a code is not sent -----------------------------------------------------------------------
+
+
+async def test_what_the_vendor_refuses_is_refused_again_without_asking_it(place: Place) -> None:
+    refusing = fails(Reason.ACCOUNT_NOT_FOUND, Fate.NOT_EXECUTED, is_refusal=True)
+    vendor = CodeVendor(refusing)
+    async with open_house(place, vendor) as house:
+        errors = [await create_fails(house) for _ in range(2)]
+
+    assert {(it.reason, it.fate, it.is_final) for it in errors} == {
+        (Reason.ACCOUNT_NOT_FOUND, Fate.NOT_EXECUTED, True)
+    }
+    assert len(vendor.wishes) == 1
+
+
+async def test_a_code_that_provably_was_not_sent_may_be_asked_for_again(place: Place) -> None:
+    vendor = CodeVendor(fails(Reason.PROVIDER_UNREACHABLE, Fate.NOT_EXECUTED), sends)
+    async with open_house(place, vendor) as house:
+        error = await create_fails(house)
+        issued = await create(house)
+
+    assert (error.reason, error.fate, error.is_final) == (
+        Reason.PROVIDER_UNREACHABLE,
+        Fate.NOT_EXECUTED,
+        False,
+    )
+    assert error.retry_after_s is not None
+    assert issued.challenge_token != ""
+    assert len(vendor.wishes) == 2
+
+
+async def test_what_the_vendor_cannot_do_is_refused_without_asking_it(place: Place) -> None:
+    async with open_house(place) as house:
+        error = await create_fails(house)
+
+    assert error.reason is Reason.CAPABILITY_NOT_SUPPORTED
+
+
+async def test_a_field_that_the_vendor_needs_is_asked_for_without_asking_the_vendor(
+    place: Place,
+) -> None:
+    vendor = CodeVendor(needed_fields=("phone", "profile.given_name"))
+    async with open_house(place, vendor) as house:
+        error = await create_fails(house, filled_fields=frozenset({"phone"}))
+
+    assert error.reason is Reason.FIELD_REQUIRED_BY_PROVIDER
+    assert [violation.field for violation in error.violations] == ["profile.given_name"]
+    assert vendor.wishes == []
+
+
+async def test_a_token_of_another_connection_is_no_destination(place: Place) -> None:
+    vendor = CodeVendor()
+    token = AccountKey("main", token=KEYRING.token(TENANT, "elsewhere", CARD))
+    async with open_house(place, vendor) as house:
+        error = await create_fails(house, phone="", account=token)
+
+    assert error.reason is Reason.REQUEST_INVALID
+    assert vendor.wishes == []
+
+
+async def test_a_paused_connection_sends_no_code_and_answers_a_known_challenge(
+    place: Place,
+) -> None:
+    vendor = CodeVendor()
+    async with open_house(place, vendor) as house:
+        first = await create(house)
+        house.link.is_paused = True
+        again = await create(house)
+        error = await create_fails(house, "link-0002")
+
+    assert first == again
+    assert (error.reason, error.fate) == (Reason.CONNECTION_PAUSED, Fate.NOT_EXECUTED)
+    assert len(vendor.wishes) == 1
+
+
+async def test_a_server_that_stops_sends_no_code_and_answers_a_known_challenge(
+    place: Place,
+) -> None:
+    vendor = CodeVendor()
+    async with open_house(place, vendor) as house:
+        first = await create(house)
+        house.engine.drain()
+        again = await create(house)
+        reused = await create_fails(house, phone="+41790000002")
+        error = await create_fails(house, "link-0002")
+
+    assert first == again
+    assert reused.reason is Reason.REQUEST_ID_REUSED
+    assert (error.reason, error.fate) == (Reason.DRAINING, Fate.NOT_EXECUTED)
+    assert len(vendor.wishes) == 1
+
+
+async def test_too_little_time_and_too_many_at_once_are_refused_unsent(place: Place) -> None:
+    go = asyncio.Event()
+
+    async def waits(wish: CodeWish) -> Issued:
+        await go.wait()
+        return await sends(wish)
+
+    vendor = CodeVendor(waits)
+    async with open_house(place, vendor, limits=Limits(in_flight_max=1)) as house:
+        late = await create_fails(house, "link-0003", within_s=0.1)
+        caller = asyncio.create_task(create(house))
+        await until(lambda: len(vendor.wishes) == 1)
+        crowded = await create_fails(house, "link-0002")
+        go.set()
+        await caller
+
+    assert late.reason is Reason.DEADLINE_TOO_SHORT
+    assert crowded.reason is Reason.OVERLOADED
+    assert len(vendor.wishes) == 1
+
+
+async def test_a_stop_waits_for_a_code_that_is_on_its_way(place: Place) -> None:
+    go = asyncio.Event()
+
+    async def waits(wish: CodeWish) -> Issued:
+        await go.wait()
+        return await sends(wish)
+
+    vendor = CodeVendor(waits)
+    async with open_house(place, vendor) as house:
+        caller = asyncio.create_task(create(house))
+        await until(lambda: len(vendor.wishes) == 1)
+        stopping = asyncio.create_task(house.stop())
+        go.set()
+        await stopping
+        issued = await caller
+    async with open_house(place, vendor) as house:
+        assert await create(house) == issued
+
+
+# --- a code is checked ------------------------------------------------------------------------
+
+
+async def test_a_right_code_tells_the_accounts_and_gives_a_proof(place: Place) -> None:
+    vendor = CodeVendor()
+    async with open_house(place, vendor) as house:
+        issued = await create(house)
+        verified = await house.engine.verify_challenge(a_code(issued, fault="slow"))
+        now = house.journal.now()
+
+    (check,) = vendor.checks
+    assert (check.purpose, check.destination) == (
+        ChallengePurpose.LINK_CARD,
+        Destination(phone=PHONE),
+    )
+    assert (check.handle, check.code, check.fault) == ("vr_handle-of-the-vendor", CODE, "slow")
+    assert verified.is_verified
+    assert [seen.masked_id for seen in verified.accounts] == ["•" * 12 + "1234", "•••73"]
+    assert {seen.kind for seen in verified.accounts} == {AccountKind.CARD}
+    assert [KEYRING.open_token(TENANT, "main", seen.token) for seen in verified.accounts] == [
+        CARD,
+        "10473",
+    ]
+    proof = KEYRING.open_proof(TENANT, "main", verified.proof_token)
+    assert proof.plain == "sut_proof-of-the-vendor"
+    assert verified.expire_time is not None
+    assert verified.expire_time - now > timedelta(minutes=29)
+
+
+async def test_without_a_proof_of_the_vendors_there_is_no_token(place: Place) -> None:
+    async def confirms_alone(check: CodeCheck) -> Confirmed:
+        return Confirmed((CARD,))
+
+    async with open_house(place, CodeVendor(checking=confirms_alone)) as house:
+        issued = await create(house)
+        verified = await house.engine.verify_challenge(a_code(issued))
+
+    assert verified.is_verified
+    assert (verified.proof_token, verified.expire_time) == ("", None)
+
+
+async def test_the_proof_ends_when_the_vendor_says_so(place: Place) -> None:
+    end = datetime(2031, 1, 1, tzinfo=UTC)
+
+    async def confirms_until(check: CodeCheck) -> Confirmed:
+        return replace(RIGHT, expire_time=end)
+
+    async with open_house(place, CodeVendor(checking=confirms_until)) as house:
+        issued = await create(house)
+        verified = await house.engine.verify_challenge(a_code(issued))
+
+    assert verified.expire_time == end
+    assert KEYRING.open_proof(TENANT, "main", verified.proof_token).expire_time == end
+
+
+async def test_a_proof_is_of_no_use_on_another_connection(place: Place) -> None:
+    async with open_house(place, CodeVendor()) as house:
+        issued = await create(house)
+        verified = await house.engine.verify_challenge(a_code(issued))
+
+    with pytest.raises(LookupError):
+        KEYRING.open_proof(TENANT, "elsewhere", verified.proof_token)
+    with pytest.raises(LookupError):
+        KEYRING.open_proof("another", "main", verified.proof_token)
+
+
+@pytest.mark.parametrize("reason", [Reason.CODE_INVALID, Reason.CODE_EXPIRED])
+async def test_a_wrong_code_is_the_callers_to_mend_and_is_asked_about_once(
+    place: Place, reason: Reason
+) -> None:
+    vendor = CodeVendor(checking=fails(reason))
+    async with open_house(place, vendor) as house:
+        issued = await create(house)
+        error = await failure(house.engine.verify_challenge(a_code(issued)))
+
+    assert error.reason is reason
+    assert [it.field for it in error.violations] == (
+        ["code"] if reason is Reason.CODE_INVALID else []
+    )
+    assert error.provider_code == "their_code"
+    assert "booked" not in error.message
+    assert error.retry_after_s is None
+    assert len(vendor.checks) == 1
+
+
+LOST_CHECKS = {
+    "no answer": fails(Reason.PROVIDER_INTERNAL),
+    "an answer that nobody can read": fails(Reason.PROVIDER_ANSWER_UNREADABLE),
+}
+
+
+@pytest.mark.parametrize("checking", LOST_CHECKS.values(), ids=LOST_CHECKS)
+async def test_a_lost_answer_to_a_code_is_told_and_not_retried(
+    place: Place, checking: Checking
+) -> None:
+    vendor = CodeVendor(checking=checking)
+    async with open_house(place, vendor) as house:
+        issued = await create(house)
+        error = await failure(house.engine.verify_challenge(a_code(issued)))
+
+    assert error.reason is Reason.PROVIDER_PENDING
+    assert error.is_retry_forbidden
+    assert len(vendor.checks) == 1
+
+
+async def test_a_check_that_takes_longer_than_the_caller_has_is_told_in_time(place: Place) -> None:
+    async def never_answers(check: CodeCheck) -> Confirmed:
+        await asyncio.Event().wait()
+        raise AssertionError("nothing wakes it")
+
+    async with open_house(place, CodeVendor(checking=never_answers)) as house:
+        issued = await create(house)
+        error = await failure(house.engine.verify_challenge(a_code(issued, deadline=in_s(0.1))))
+
+    assert error.reason is Reason.PROVIDER_PENDING
+
+
+async def test_a_vendor_that_was_not_reached_may_be_asked_again(place: Place) -> None:
+    vendor = CodeVendor(checking=fails(Reason.PROVIDER_UNREACHABLE, Fate.NOT_EXECUTED))
+    async with open_house(place, vendor) as house:
+        issued = await create(house)
+        error = await failure(house.engine.verify_challenge(a_code(issued)))
+
+    assert error.reason is Reason.PROVIDER_UNREACHABLE
+    assert error.retry_after_s is not None
+
+
+async def test_an_expired_challenge_is_not_taken_to_the_vendor(place: Place) -> None:
+    async def sent_long_ago(wish: CodeWish) -> Issued:
+        return Issued("vr_1", datetime.now(UTC) - timedelta(minutes=2))
+
+    vendor = CodeVendor(sent_long_ago)
+    async with open_house(place, vendor) as house:
+        issued = await create(house)
+        error = await failure(house.engine.verify_challenge(a_code(issued)))
+
+    assert error.reason is Reason.CODE_EXPIRED
+    assert vendor.checks == []
+
+
+async def test_a_challenge_token_is_of_no_use_to_another_tenant_or_made_up(place: Place) -> None:
+    vendor = CodeVendor()
+    async with open_house(place, vendor) as house:
+        issued = await create(house)
+        account = KEYRING.token(TENANT, "main", CARD)
+        for change in ({"tenant": "another"}, {"challenge_token": account}):
+            error = await failure(house.engine.verify_challenge(a_code(issued, **change)))
+            assert error.reason is Reason.REQUEST_INVALID
+            assert [violation.field for violation in error.violations] == ["challenge_token"]
+
+    assert vendor.checks == []
+
+
+async def test_a_challenge_token_of_a_connection_that_is_gone_is_refused(place: Place) -> None:
+    vendor = CodeVendor()
+    async with open_house(place, vendor) as house:
+        issued = await create(house)
+    async with open_house(place, connections={"renamed": vendor}) as house:
+        error = await failure(house.engine.verify_challenge(a_code(issued)))
+
+    assert error.reason is Reason.REQUEST_INVALID
+    assert vendor.checks == []
+
+
+# --- receipts and passwords -------------------------------------------------------------------
+
+
+def an_ownership(**changes: Any) -> OwnershipCall:
+    call = OwnershipCall(
+        tenant=TENANT,
+        account=AccountKey("main", plain_id=CARD),
+        receipt_number="2026-000815",
+        receipt_date=date(2026, 11, 20),
+        receipt_amount=Money("CHF", 1840),
+        deadline=in_s(10),
+    )
+    return replace(call, **changes)
+
+
+class ReceiptVendor(FakeVendor):
+    """Knows one receipt, or none."""
+
+    def __init__(self, confirmed: Confirmed | None) -> None:
+        super().__init__(further={Operation.VERIFY_CARD_OWNERSHIP: Offer(self._check_receipt)})
+        self.confirmed = confirmed
+        self.checks: list[ReceiptCheck] = []
+
+    async def _check_receipt(self, check: ReceiptCheck) -> Confirmed | None:
+        self.checks.append(check)
+        return self.confirmed
+
+
+async def test_a_receipt_of_the_card_is_verified_with_a_proof(place: Place) -> None:
+    vendor = ReceiptVendor(Confirmed((CARD,), proof="vendor-proof"))
+    async with open_house(place, vendor) as house:
+        verified = await house.engine.verify_ownership(an_ownership())
+
+    assert vendor.checks == [
+        ReceiptCheck(CARD, "2026-000815", date(2026, 11, 20), Money("CHF", 1840))
+    ]
+    assert verified.is_verified
+    assert KEYRING.open_proof(TENANT, "main", verified.proof_token).plain == "vendor-proof"
+
+
+async def test_a_receipt_of_another_card_is_an_answer_and_no_error(place: Place) -> None:
+    async with open_house(place, ReceiptVendor(None)) as house:
+        verified = await house.engine.verify_ownership(an_ownership())
+
+    assert not verified.is_verified
+    assert (verified.accounts, verified.proof_token) == ((), "")
+
+
+async def test_a_receipt_in_another_currency_is_refused_without_asking_the_vendor(
+    place: Place,
+) -> None:
+    vendor = ReceiptVendor(None)
+    async with open_house(place, vendor) as house:
+        error = await failure(
+            house.engine.verify_ownership(an_ownership(receipt_amount=Money("EUR", 1840)))
+        )
+
+    assert error.reason is Reason.CURRENCY_NOT_ACCEPTED
+    assert vendor.checks == []
+
+
+class PasswordVendor(FakeVendor):
+    """Knows whether a password is right."""
+
+    def __init__(self, facts: CredentialsFacts) -> None:
+        super().__init__(further={Operation.VERIFY_CREDENTIALS: Offer(self._check_password)})
+        self.facts = facts
+        self.checks: list[PasswordCheck] = []
+
+    async def _check_password(self, check: PasswordCheck) -> CredentialsFacts:
+        self.checks.append(check)
+        return self.facts
+
+
+def a_password() -> CredentialsCall:
+    return CredentialsCall(
+        tenant=TENANT,
+        account=AccountKey("main", plain_id="m_8124"),
+        password_hash="$2b$canary-of-a-password",
+        scheme="bcrypt",
+        deadline=in_s(10),
+    )
+
+
+async def test_a_right_password_tells_the_facts(place: Place) -> None:
+    facts = CredentialsFacts(True, is_activated=True, failed_attempts=2)
+    vendor = PasswordVendor(facts)
+    async with open_house(place, vendor) as house:
+        assert await house.engine.verify_credentials(a_password()) == facts
+
+    assert vendor.checks == [PasswordCheck("m_8124", "$2b$canary-of-a-password", "bcrypt")]
+
+
+async def test_a_wrong_password_is_an_answer_and_tells_nothing_else(place: Place) -> None:
+    vendor = PasswordVendor(CredentialsFacts(False, is_activated=True, failed_attempts=2))
+    async with open_house(place, vendor) as house:
+        facts = await house.engine.verify_credentials(a_password())
+
+    assert facts == CredentialsFacts(False)
+
+
+# --- what must stand nowhere ------------------------------------------------------------------
+
+
+async def tells_it_all(check: Any) -> Any:
+    raise RuntimeError(f"a bug that tells {vars_of(check)}")
+
+
+def vars_of(check: Any) -> dict[str, Any]:
+    return {name: getattr(check, name) for name in check.__slots__}
+
+
+async def test_no_code_password_phone_or_handle_stands_in_the_journal_or_a_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    vendor = CodeVendor(sends, breaks, checking=tells_it_all)
+    passwords = FakeVendor(further={Operation.VERIFY_CREDENTIALS: Offer(tells_it_all)})
+    connections: dict[str, FakeVendor] = {"main": vendor, "passwords": passwords}
+    told: list[str] = []
+    with caplog.at_level(logging.DEBUG):
+        async with open_house(
+            tmp_path / "journal", connections=connections, policy=PATIENT
+        ) as house:
+            issued = await create(house)
+            told.append(repr(issued))
+            for call in (
+                create(house, "link-0002", phone="", email=EMAIL),
+                house.engine.verify_challenge(a_code(issued)),
+                house.engine.verify_credentials(
+                    replace(a_password(), account=AccountKey("passwords", plain_id="m_8124"))
+                ),
+            ):
+                error = await failure(call)
+                told.append(f"{error} {vars(error)}")
+    written = everything_in(tmp_path)
+
+    assert b"link-0001" in written, "the journal was read at all"
+    assert "broke with RuntimeError" in caplog.text
+    for secret in (CODE, PHONE, EMAIL, "canary-of-a-password", "handle-of-the-vendor"):
+        assert secret.encode() not in written
+        assert secret not in caplog.text
+        assert secret not in "".join(told)
