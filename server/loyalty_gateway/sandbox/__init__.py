@@ -8,13 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loyalty_gateway.sandbox.cashassist.player import CashassistPlayer as CashassistPlayer
+    from loyalty_gateway.sandbox.openloyaltypay.player import (
+        OpenLoyaltyPayPlayer as OpenLoyaltyPayPlayer,
+    )
+    from loyalty_gateway.sandbox.openloyaltypay.settings import (
+        OpenLoyaltyPaySettings as OpenLoyaltyPaySettings,
+    )
     from loyalty_gateway.sandbox.process import PlayersProcess as PlayersProcess
     from loyalty_gateway.sandbox.settings import Settings as Settings
 
-__all__ = ["CashassistPlayer", "PlayersProcess", "Settings"]
+__all__ = [
+    "CashassistPlayer",
+    "OpenLoyaltyPayPlayer",
+    "OpenLoyaltyPaySettings",
+    "PlayersProcess",
+    "Settings",
+]
 
 _HOMES = {
     "CashassistPlayer": "loyalty_gateway.sandbox.cashassist.player",
+    "OpenLoyaltyPayPlayer": "loyalty_gateway.sandbox.openloyaltypay.player",
+    "OpenLoyaltyPaySettings": "loyalty_gateway.sandbox.openloyaltypay.settings",
     "PlayersProcess": "loyalty_gateway.sandbox.process",
     "Settings": "loyalty_gateway.sandbox.settings",
 }

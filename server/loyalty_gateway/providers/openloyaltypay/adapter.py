@@ -2,16 +2,16 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from pydantic import Field, SecretStr
 
 from loyalty_gateway.domain.accounts import mask_account_id
 from loyalty_gateway.domain.amounts import CURRENCY_EXPONENTS
-from loyalty_gateway.domain.errors import Fate, Reason
+from loyalty_gateway.domain.errors import Reason
 from loyalty_gateway.domain.operations import (
     AMOUNT_ECHO_UNIT,
     CardFacts,
@@ -22,12 +22,7 @@ from loyalty_gateway.domain.operations import (
     RecoveryMode,
     Support,
 )
-from loyalty_gateway.providers.answers import (
-    SHOWN_CHARACTERS_MAX,
-    Document,
-    UnreadableAnswer,
-    read_document,
-)
+from loyalty_gateway.providers.answers import Document, UnreadableAnswer, read_document
 from loyalty_gateway.providers.connection import (
     AdapterSettingsError,
     Connection,
@@ -40,7 +35,7 @@ from loyalty_gateway.providers.connection import (
     read_settings,
 )
 from loyalty_gateway.providers.http import HttpAnswer
-from loyalty_gateway.providers.openloyaltypay import status, wire
+from loyalty_gateway.providers.openloyaltypay import customers, layers, status, wire
 from loyalty_gateway.providers.openloyaltypay.promises import (
     ORDER_NUMBER_REPLAYS,
     ORDER_QUERY_ANSWERS,
@@ -60,12 +55,8 @@ from loyalty_gateway.providers.port import (
     ProviderError,
     Question,
     Send,
-    StatusRow,
     Way,
 )
-from loyalty_gateway.providers.status import describe_row, find_row, read_retry_after
-
-Found = TypeVar("Found")
 
 CHECKED_CARD: Final = "0"
 """A card that nobody has; asking for it shows whether token and signature are accepted."""
@@ -197,7 +188,7 @@ class OpenLoyaltyPayAdapter:
 
         def read(answer: HttpAnswer) -> Executed:
             document = read_document(answer)
-            receipt = self._read(
+            receipt = layers.read(
                 call,
                 order.account_id,
                 document,
@@ -209,7 +200,7 @@ class OpenLoyaltyPayAdapter:
                 http_status=answer.status,
                 rule="openloyaltypay: 200, code 200, and done",
                 request_text=call.request_text,
-                answer_text=_describe(document, order.account_id),
+                answer_text=layers.show(document, order.account_id),
             )
 
         return await self._connection.exchange(call, read)
@@ -235,7 +226,7 @@ class OpenLoyaltyPayAdapter:
 
         def read(answer: HttpAnswer) -> Finding:
             document = read_document(answer)
-            found = self._read(
+            found = layers.read(
                 call,
                 order.account_id,
                 document,
@@ -245,7 +236,7 @@ class OpenLoyaltyPayAdapter:
                 found,
                 http_status=answer.status,
                 request_text=call.request_text,
-                answer_text=_describe(document, order.account_id),
+                answer_text=layers.show(document, order.account_id),
             )
 
         return await self._connection.exchange(call, read)
@@ -266,7 +257,7 @@ class OpenLoyaltyPayAdapter:
 
         def read(answer: HttpAnswer) -> CardFacts:
             document = read_document(answer)
-            return self._read(
+            return layers.read(
                 call,
                 lookup.account_id,
                 document,
@@ -364,7 +355,7 @@ class OpenLoyaltyPayAdapter:
         row = status.RESULTS.get(result)
         if row is None:
             return wire.decode_booking(document, order)
-        raise _refused(row, f"result {result}", call, order.account_id, document)
+        raise layers.refused(row, f"result {result}", call, order.account_id, document)
 
     def _find(self, call: VendorCall, question: Question, document: Document) -> Finding:
         order, number = question.order, question.outbound_id
@@ -381,54 +372,13 @@ class OpenLoyaltyPayAdapter:
             raise UnreadableAnswer("the answer does not name the order that was asked for")
         if state.is_closed:
             return Finding(is_refused=True, rule="openloyaltypay: the order is closed")
-        raise _refused(
+        raise layers.refused(
             status.UNDONE_ELSEWHERE,
             "an order that was done and then undone",
             call,
             order.account_id,
             document,
         )
-
-    def _read(
-        self,
-        call: VendorCall,
-        account_id: str,
-        document: Document,
-        decode: Callable[[], Found],
-        *,
-        is_first: bool = False,
-    ) -> Found:
-        """What a success holds; everything else, and one that cannot be read, is refused.
-
-        The first two layers are looked at here: the HTTP status and the code.
-        """
-        http_status, code = document.answer.status, wire.find_code(document)
-        if http_status == 200 and code in ("", status.SUCCESS):
-            try:
-                if not code:
-                    raise UnreadableAnswer(document.problem or "code is missing or no number")
-                return decode()
-            except UnreadableAnswer as error:
-                raise _refused(
-                    status.UNREADABLE,
-                    f"200 that proves nothing: {error}",
-                    call,
-                    account_id,
-                    document,
-                    f"the provider's answer proves nothing: {error}",
-                ) from error
-        if http_status not in status.DOCUMENTED.get(code, (http_status,)):
-            row, rule = status.DEFAULT, f"{code} under HTTP {http_status}"
-        elif wire.has_data(document):
-            row, rule = status.UNREADABLE, f"{code} with data, which stands beside no error"
-        elif is_first and code in status.FIRST_ATTEMPT:
-            row, rule = status.FIRST_ATTEMPT[code], f"{code} to a first attempt"
-        else:
-            row, rule = find_row(status.STATUS, status.DEFAULT, call.operation, code, http_status)
-        if call.is_side_call:
-            # The vendor refused the question. That says nothing of the booking it was about.
-            row, rule = StatusRow(row.reason), f"{rule}, to a question"
-        raise _refused(row, clean(rule, account_id), call, account_id, document)
 
 
 def open_adapter(
@@ -466,11 +416,11 @@ def _refuse_unsendable(order: Order) -> None:
             "this provider credits a number of points and makes none of a purchase; give points",
             rule="openloyaltypay: points are credited by their number",
         )
-    if order.person is not None and wire.find_unknown_attributes(order.person):
+    if order.person is not None and customers.find_unknown_attributes(order.person):
         raise ProviderError(
             status.UNKNOWN_ATTRIBUTE,
             "the holder has attributes that this provider has no place for; "
-            f"it has {', '.join(wire.ATTRIBUTES)}",
+            f"it has {', '.join(customers.ATTRIBUTES)}",
             rule="openloyaltypay: an attribute of the holder that the provider does not have",
         )
     if order.operation is Operation.ADD_GIFT_TIP:
@@ -483,30 +433,6 @@ def _refuse_unsendable(order: Order) -> None:
             )
 
 
-def _refused(
-    row: StatusRow,
-    rule: str,
-    call: VendorCall,
-    account_id: str,
-    document: Document,
-    message: str = "",
-) -> ProviderError:
-    answer, code = document.answer, wire.find_code(document)
-    is_rate_limited = row.reason is Reason.PROVIDER_RATE_LIMITED and row.fate is Fate.NOT_EXECUTED
-    return ProviderError(
-        row,
-        message or describe_row(row, call.operation),
-        rule=f"openloyaltypay: {rule}",
-        http_status=answer.status,
-        provider_code="" if code == status.SUCCESS else code,
-        retry_after_s=(
-            read_retry_after(answer.headers.get("retry-after")) if is_rate_limited else None
-        ),
-        request_text=call.request_text,
-        answer_text=_describe(document, account_id),
-    )
-
-
 def _words_of(order: Order) -> str:
     """What is asked for, for people; cards are masked."""
     if order.operation is Operation.VOID_GIFT_TRANSACTION:
@@ -517,14 +443,3 @@ def _words_of(order: Order) -> str:
     part = ", or a part" if order.may_take_part else ""
     entry = wire.ENTRY_TYPES[order.entry_mode] if order.entry_mode is not None else "K"
     return f"{asked}{part} on {mask_account_id(order.account_id)}, entry {entry}"
-
-
-def _describe(document: Document, account_id: str) -> str:
-    """An answer for people, in one line."""
-    shown = f"HTTP {document.answer.status}"
-    if document.problem:
-        return f"{shown}, {len(document.answer.body)} bytes: {document.problem}"
-    fields = ", ".join(
-        f"{name} {clean(value, account_id)}" for name, value in wire.describe(document)
-    )
-    return f"{shown}: {fields}"[:SHOWN_CHARACTERS_MAX] if fields else shown

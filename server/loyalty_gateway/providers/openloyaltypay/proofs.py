@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from loyalty_gateway.domain.accounts import mask_account_id
-from loyalty_gateway.domain.amounts import Money
+from loyalty_gateway.domain.amounts import Amount, Money, Points
 from loyalty_gateway.domain.errors import Reason
 from loyalty_gateway.domain.operations import (
     AMOUNT_ECHO_UNIT,
@@ -35,6 +35,7 @@ from loyalty_gateway.providers.port import (
 )
 
 PROOF_MINOR: Final = 1
+PROOF_POINTS: Final = 1
 ECHO_MINOR: Final = 7
 KEPT_MINOR: Final = 100
 """What the card must hold before a proof; it is topped up to that where it holds less."""
@@ -62,57 +63,66 @@ class Prover(Protocol):
 
 
 async def prove_order_number_replays(prover: Prover) -> str:
-    """A top-up and a payment, each sent twice with one number."""
-    before = await _fund(prover)
-    number = ""
-    for operation, change in (
-        (Operation.TOP_UP_GIFT_CARD, PROOF_MINOR),
-        (Operation.PAY_WITH_GIFT_CARD, -PROOF_MINOR),
+    """A top-up, a payment and points both ways, each sent twice with one number."""
+    await _fund(prover)
+    money, points = _money(prover, PROOF_MINOR), Points(PROOF_POINTS)
+    for operation, asked, change in (
+        (Operation.TOP_UP_GIFT_CARD, money, PROOF_MINOR),
+        (Operation.PAY_WITH_GIFT_CARD, money, -PROOF_MINOR),
+        (Operation.EARN_POINTS, points, PROOF_POINTS),
+        (Operation.REDEEM_POINTS, points, -PROOF_POINTS),
     ):
-        order, number = _order(prover, operation, PROOF_MINOR), _number()
+        order, number = Order(operation, prover.proof_card, asked), _number()
+        before = await _held(prover, asked)
         first = (await prover.book(Send(order, number, 1))).receipt
         second = await _book_again(prover, Send(order, number, 2))
-        after = await _balance(prover)
-        if _checkout(first) != _checkout(second) or after - before != change:
+        moved = await _held(prover, asked) - before
+        is_one = _checkout(first) == _checkout(second)
+        if not is_one or moved != change:
             raise LookupError(
-                f"the same order ({operation.method}, {order.asked}) sent twice with one number "
-                f"was answered with {'one' if _checkout(first) == _checkout(second) else 'two'} "
-                f"numbers of the vendor's, and moved {after - before} minor units"
+                f"the same order ({operation.method}, {asked}) sent twice with one number was "
+                f"answered with {'one' if is_one else 'two'} numbers of the vendor's, and moved "
+                f"the balance by {moved} where {change} was asked for"
             )
-        before = after
     return (
-        f"a top-up and a payment of {_money(prover, PROOF_MINOR)} on {_card(prover)} were each "
-        f"sent twice with one number (the last was {number}): both answers named the same order "
-        "of the vendor's, and the balance moved once"
+        f"a top-up and a payment of {money} and {points} earned and redeemed on {_card(prover)} "
+        "were each sent twice with one number: both answers named the same order of the "
+        "vendor's, and the balance moved once"
     )
 
 
 async def prove_order_query_answers(prover: Prover) -> str:
-    """A payment that is asked for by our number, and a number that nobody ever used."""
+    """A payment and a point that are asked for by our number, and a number nobody ever used."""
     await _fund(prover)
-    order, number = _order(prover, Operation.PAY_WITH_GIFT_CARD, PROOF_MINOR), _number()
-    started = datetime.now(UTC)
-    receipt = (await prover.book(Send(order, number, 1))).receipt
-    found = await prover.ask(Question(order, number, started))
-    known = [(_checkout(it.receipt), it.is_certain) for it in found.candidates]
-    if known != [(_checkout(receipt), True)]:
-        raise LookupError(
-            f"a payment of {order.asked} was made, and the query by our number of it answered: "
-            f"{found.rule}, {len(known)} orders, none of them by both its numbers"
-        )
-    unknown = await prover.ask(Question(order, _number(), started))
-    if unknown.candidates or unknown.is_pending or unknown.is_refused:
-        raise LookupError(f"the query of a number that was never sent answered: {unknown.rule}")
+    money, points = _money(prover, PROOF_MINOR), Points(PROOF_POINTS)
+    for operation, asked in (
+        (Operation.PAY_WITH_GIFT_CARD, money),
+        (Operation.EARN_POINTS, points),
+    ):
+        order, number = Order(operation, prover.proof_card, asked), _number()
+        started = datetime.now(UTC)
+        receipt = (await prover.book(Send(order, number, 1))).receipt
+        found = await prover.ask(Question(order, number, started))
+        known = [(_checkout(it.receipt), it.is_certain) for it in found.candidates]
+        if known != [(_checkout(receipt), True)]:
+            raise LookupError(
+                f"an order ({operation.method}, {asked}) was made, and the query by our number "
+                f"of it answered: {found.rule}; it did not name the order by both its numbers"
+            )
+        unknown = await prover.ask(Question(order, _number(), started))
+        if unknown.candidates or unknown.is_pending or unknown.is_refused:
+            raise LookupError(f"the query of a number that was never sent answered: {unknown.rule}")
     return (
-        f"a payment of {order.asked} on {_card(prover)} was found as done by our number {number} "
-        "and under the vendor's number of it; a number that was never sent was not found"
+        f"a payment of {money} and {points} earned on {_card(prover)} were found as done by our "
+        "numbers and under the vendor's numbers of them; numbers that were never sent were not "
+        "found"
     )
 
 
 async def prove_void_takes_order_number(prover: Prover) -> str:
     """A payment that is voided by our own number, and a number that nobody ever used."""
     before = await _fund(prover)
-    order, number = _order(prover, Operation.PAY_WITH_GIFT_CARD, PROOF_MINOR), _number()
+    order, number = _payment(prover, PROOF_MINOR), _number()
     try:
         await prover.book(_void(prover, order, _number()))
     except ProviderError as error:
@@ -125,11 +135,11 @@ async def prove_void_takes_order_number(prover: Prover) -> str:
         await prover.book(_void(prover, order, number))
     except ProviderError as error:
         raise _disproof(error, "a void by our own number of the payment") from error
-    after = await _balance(prover)
-    if after != before:
+    off = await _held(prover, _money(prover, before)) - before
+    if off:
         raise LookupError(
             "a void by our own number of the payment was answered as a success, and left the "
-            f"balance {after - before} minor units from where it was"
+            f"balance {off} minor units from where it was"
         )
     return (
         f"a payment of {order.asked} on {_card(prover)} was voided by our number {number} alone, "
@@ -141,22 +151,23 @@ async def prove_void_takes_order_number(prover: Prover) -> str:
 async def prove_amount_echo_unit(prover: Prover) -> str:
     """A payment that is covered, and one that the card can only meet in part."""
     before = await _fund(prover)
-    covered = _order(prover, Operation.PAY_WITH_GIFT_CARD, ECHO_MINOR)
+    covered = _payment(prover, ECHO_MINOR)
     left = before - ECHO_MINOR
-    beyond = _order(prover, Operation.PAY_WITH_GIFT_CARD, left + 1, may_take_part=True)
+    beyond = _payment(prover, left + 1, may_take_part=True)
     for order, taken in ((covered, ECHO_MINOR), (beyond, left)):
         try:
             echoed = (await prover.book(Send(order, _number(), 1))).receipt.echoed
         except ProviderError as error:
             raise _disproof(error, f"a payment of {order.asked}") from error
-        moved = before - await _balance(prover)
+        moved = before - await _held(prover, _money(prover, taken))
         before -= moved
         if echoed != _money(prover, taken) or moved != taken:
             raise LookupError(
                 f"a payment of {order.asked} moved {moved} minor units and named "
                 f"{echoed or 'no amount that can be read'}"
             )
-    refill = _order(prover, Operation.TOP_UP_GIFT_CARD, left + ECHO_MINOR)
+    back = _money(prover, left + ECHO_MINOR)
+    refill = Order(Operation.TOP_UP_GIFT_CARD, prover.proof_card, back)
     await prover.book(Send(refill, _number(), 1))
     return (
         f"a payment of {covered.asked} on {_card(prover)}, and one of {beyond.asked} that the card "
@@ -175,26 +186,27 @@ PROOFS: Final[Mapping[str, Callable[[Prover], Awaitable[str]]]] = {
 
 async def _fund(prover: Prover) -> int:
     """What the proof card holds, in minor units, after a top-up where that was too little."""
-    balance = await _balance(prover)
+    kept = _money(prover, KEPT_MINOR)
+    balance = await _held(prover, kept)
     if balance < KEPT_MINOR:
-        order = _order(prover, Operation.TOP_UP_GIFT_CARD, KEPT_MINOR)
+        order = Order(Operation.TOP_UP_GIFT_CARD, prover.proof_card, kept)
         await prover.book(Send(order, _number(), 1))
-        balance = await _balance(prover)
+        balance = await _held(prover, kept)
     if balance < KEPT_MINOR:
         raise LookupError("the proof card was topped up and holds too little all the same")
     return balance
 
 
-async def _balance(prover: Prover) -> int:
+async def _held(prover: Prover, like: Amount) -> int:
+    """What the proof card holds of the same currency, or of points."""
     card = await prover.get_card(Lookup(Operation.GET_GIFT_CARD, prover.proof_card))
-    held = [
-        it.amount.minor
-        for it in card.balances
-        if isinstance(it.amount, Money) and it.amount.currency == prover.currency
-    ]
-    if not held:
-        raise LookupError(f"the proof card tells no balance in {prover.currency}")
-    return held[0]
+    for balance in card.balances:
+        match balance.amount, like:
+            case (Money(currency, minor), Money(wanted, _)) if currency == wanted:
+                return minor
+            case Points(value, _), Points():
+                return value
+    raise LookupError("the proof card tells no such balance as was to be moved")
 
 
 async def _book_again(prover: Prover, send: Send) -> Receipt:
@@ -211,11 +223,9 @@ def _disproof(error: ProviderError, what: str) -> Exception:
     return LookupError(f"{what} was answered with: {error.rule}")
 
 
-def _order(
-    prover: Prover, operation: Operation, minor: int, *, may_take_part: bool = False
-) -> Order:
+def _payment(prover: Prover, minor: int, *, may_take_part: bool = False) -> Order:
     return Order(
-        operation,
+        Operation.PAY_WITH_GIFT_CARD,
         prover.proof_card,
         _money(prover, minor),
         allow_partial=may_take_part,

@@ -1,13 +1,13 @@
 """openLoyaltyPay's spelling: bodies out, answers in, both exact; it sends and decides nothing.
 
-Every name of the vendor's fields stands in this file and nowhere else.
+Every name of the vendor's fields stands in this file, those of a customer in customers.py.
 """
 
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -26,12 +26,12 @@ from loyalty_gateway.domain.operations import (
     Operation,
     Order,
     Original,
-    Person,
     Receipt,
     Reference,
 )
 from loyalty_gateway.providers.answers import Document, UnreadableAnswer, read_text
 from loyalty_gateway.providers.openloyaltypay import status
+from loyalty_gateway.providers.openloyaltypay.customers import decode_customer, encode_customer
 
 BASE: Final = "/ovstrade/openLoyaltyPay"
 INQUIRY: Final = f"{BASE}/giftInquiry"
@@ -71,33 +71,6 @@ ENTRY_TYPES: Final[Mapping[EntryMode, str]] = {
     EntryMode.ONLINE: "K",
 }
 
-# The vendor wants every member where there is a customer at all; what nobody told is empty, and
-# nobody is signed up for mail who did not ask for it.
-_CUSTOMER_UNTOLD: Final[Mapping[str, str]] = {
-    "customerType": "1",
-    "firstName": "",
-    "middleName": "",
-    "lastName": "",
-    "address1": "",
-    "address2": "",
-    "city": "",
-    "state": "",
-    "postal": "",
-    "country": "",
-    "mailPref": "O",
-    "phone": "",
-    "isMobile": "N",
-    "phonePref": "O",
-    "email": "",
-    "emailPref": "O",
-    "birthday": "",
-    "anniversary": "",
-    "gender": "",
-}
-_CUSTOMER_OWN: Final = frozenset({"firstName", "lastName", "phone", "email", "birthday"})
-ATTRIBUTES: Final = tuple(name for name in _CUSTOMER_UNTOLD if name not in _CUSTOMER_OWN)
-"""The fields of a customer that have no place of their own in the contract, by their names."""
-
 _REFERENCES: Final = (
     (CHECKOUT_ID, "checkoutId"),
     (TRANS_INDEX_CODE, "transIndexCode"),
@@ -110,7 +83,6 @@ _SHOWN: Final = ("result", "state", *(name for _, name in _REFERENCES), "amount"
 _CODE: Final = re.compile(r"[0-9]{1,6}", re.ASCII)
 _DECIMAL: Final = re.compile(r"-?[0-9]{1,24}(\.[0-9]{1,10})?", re.ASCII)
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
-_DAY: Final = re.compile(r"\d{8}", re.ASCII)
 
 # 3 revoked, 4 refunded, 6 partly refunded, 7 and 8 a pre-authorisation, 9 partly revoked.
 _STATES_UNDONE: Final = frozenset("346789")
@@ -218,30 +190,6 @@ def encode_original(original: Original | None) -> str:
     return original.find_reference(CHECKOUT_ID) or original.outbound_id
 
 
-def encode_customer(person: Person) -> dict[str, str]:
-    """The customer with every member that the vendor knows.
-
-    A single name is not split, so a person with nothing but a display name has none here.
-    """
-    told = {
-        "firstName": person.given_name,
-        "lastName": person.family_name,
-        "phone": person.phone,
-        "email": person.email,
-        "birthday": f"{person.birth_date:%Y%m%d}" if person.birth_date is not None else "",
-    }
-    attributes = dict(person.attributes)
-    return {
-        name: told.get(name) or attributes.get(name) or untold
-        for name, untold in _CUSTOMER_UNTOLD.items()
-    }
-
-
-def find_unknown_attributes(person: Person) -> tuple[str, ...]:
-    """The names among the attributes that this vendor has no place for."""
-    return tuple(name for name, _ in person.attributes if name not in ATTRIBUTES)
-
-
 def _of_account(account_id: str, entry_mode: EntryMode | None) -> dict[str, Any]:
     return {
         "accountId": account_id,
@@ -346,7 +294,7 @@ def decode_card(document: Document, account_id: str) -> CardFacts:
     return CardFacts(
         account_id=account_id,
         kind=AccountKind.GIFT_CARD,
-        holder=_decode_customer(data.get("customerInfo")),
+        holder=decode_customer(data.get("customerInfo")),
         balances=tuple(Balance(amount, as_of) for amount in amounts),
     )
 
@@ -466,25 +414,6 @@ def _unit_of(amount: Amount) -> str:
     return amount.currency if isinstance(amount, Money) else POINTS_CODE
 
 
-def _decode_customer(value: Any) -> Person:
-    """The customer as far as it is told in texts; it proves nothing, so nothing is refused."""
-    if not isinstance(value, dict):
-        return Person()
-    told = {
-        name: text
-        for name in _CUSTOMER_UNTOLD
-        if isinstance(text := value.get(name), str) and text and text.isprintable()
-    }
-    return Person(
-        given_name=told.get("firstName", ""),
-        family_name=told.get("lastName", ""),
-        phone=told.get("phone", ""),
-        email=told.get("email", ""),
-        birth_date=_find_day(told.get("birthday", "")),
-        attributes=tuple((name, told[name]) for name in ATTRIBUTES if name in told),
-    )
-
-
 def _digits(value: Any) -> str:
     """A small number that may come as number or as text; nothing for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | str):
@@ -514,14 +443,5 @@ def _find_time(value: Any) -> datetime | None:
         return None
     try:
         return datetime.strptime(value, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-
-
-def _find_day(text: str) -> date | None:
-    if not _DAY.fullmatch(text):
-        return None
-    try:
-        return date(int(text[:4]), int(text[4:6]), int(text[6:]))
     except ValueError:
         return None
