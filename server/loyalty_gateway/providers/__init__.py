@@ -7,8 +7,8 @@ from loyalty_gateway.providers import cardsapi, cashassist, openloyaltypay
 from loyalty_gateway.providers.port import Factory
 
 PROVIDERS: Final[Mapping[str, Factory]] = {
-    "cashassist": cashassist.open_adapter,
     "cardsapi": cardsapi.open_adapter,
+    "cashassist": cashassist.open_adapter,
     "openloyaltypay": openloyaltypay.open_adapter,
 }
 """What opens an adapter, by the `provider` of a connection's settings."""

@@ -50,6 +50,7 @@ from loyalty_gateway.providers.port import (
     Executed,
     Finding,
     Lookup,
+    NotShown,
     Offer,
     PromiseFacts,
     ProviderError,
@@ -294,13 +295,14 @@ class OpenLoyaltyPayAdapter:
 
         Raises:
             ProviderError: the vendor could not be asked.
-            LookupError: there is no proof card, or the promise does not hold.
+            NotShown: there is no proof card, or it tells no balance.
+            LookupError: the promise does not hold.
         """
         proof = PROOFS.get(promise)
         if proof is None:
-            raise LookupError(f"{self.provider} makes no promise called {promise}")
+            raise NotShown(f"{self.provider} makes no promise called {promise}")
         if not self.proof_card:
-            raise LookupError("the setting proof_card names no card to prove this on")
+            raise NotShown("the setting proof_card names no card to prove this on")
         # Proofs compare balances, so no two may be at it at once.
         async with self._proving:
             return await proof(self)

@@ -29,6 +29,7 @@ from loyalty_gateway.providers.port import (
     Executed,
     Finding,
     Lookup,
+    NotShown,
     ProviderError,
     Question,
     Send,
@@ -193,7 +194,7 @@ async def _fund(prover: Prover) -> int:
         await prover.book(Send(order, _number(), 1))
         balance = await _held(prover, kept)
     if balance < KEPT_MINOR:
-        raise LookupError("the proof card was topped up and holds too little all the same")
+        raise NotShown("the proof card was topped up and holds too little all the same")
     return balance
 
 
@@ -206,7 +207,7 @@ async def _held(prover: Prover, like: Amount) -> int:
                 return minor
             case Points(value, _), Points():
                 return value
-    raise LookupError("the proof card tells no such balance as was to be moved")
+    raise NotShown("the proof card tells no such balance as was to be moved")
 
 
 async def _book_again(prover: Prover, send: Send) -> Receipt:
