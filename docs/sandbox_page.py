@@ -8,7 +8,7 @@ from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
-from loyalty_gateway.sandbox.bookings import can_play
+from loyalty_gateway.sandbox.bookings import knows
 from loyalty_gateway.sandbox.control import CONTROLS, PREFIX
 from loyalty_gateway.sandbox.faults import FAULT_BY_NAME, Fault
 from loyalty_gateway.sandbox.player import Player
@@ -75,11 +75,7 @@ def _books(fault: Fault) -> str:
 
 def _where(fault: Fault) -> str:
     """The vendors that play it, where not all of them do."""
-    able = [
-        player.name
-        for player in _players()
-        if (player.leaves_open if fault.kind == "pending" else can_play(player, fault, None))
-    ]
+    able = [player.name for player in _players() if knows(player, fault)]
     return "all" if len(able) == len(PLAYERS) else ", ".join(able) or "none yet"
 
 

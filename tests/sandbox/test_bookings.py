@@ -148,6 +148,26 @@ class TestLaterAndNever:
         assert booked(again) == []
         await again.stop()
 
+    async def test_a_reset_forgets_what_was_to_happen_later(
+        self, toy: ToyPlayer, book: Book_
+    ) -> None:
+        toy.stage.settings = ToySettings(repeat="refuses", late_effect_s=600)
+        await lose(book, body(ticket="late"), "late-effect")
+        await toy.reset()
+        assert not toy.stage.running
+        assert (await book(body(ticket="late")))[0] == 200
+        assert len(booked(toy)) == 1
+
+    async def test_an_open_booking_is_repeated_by_the_rule_of_its_key(
+        self, toy: ToyPlayer, book: Book_
+    ) -> None:
+        open_answer = (200, {"state": "pending"})
+        toy.stage.settings = ToySettings(repeat="replays", late_effect_s=600)
+        assert await book(body(ticket="open"), "pending-then-success") == open_answer
+        assert await book(body(ticket="open")) == open_answer
+        toy.stage.settings = ToySettings(repeat="refuses", late_effect_s=600)
+        assert (await book(body(ticket="open")))[0] == 409
+
     @pytest.mark.parametrize(
         ("fault", "state", "effects"),
         [("pending-then-success", "done", 1), ("pending-then-failure", "failed", 0)],
@@ -181,6 +201,20 @@ class TestLaterAndNever:
         assert fault not in named
         assert named >= {"pending-then-success", "late-effect", "lost-before"}
         assert booked(toy) == []
+
+    async def test_a_first_request_can_be_refused_as_if_it_were_a_repeat(
+        self, toy: ToyPlayer, book: Book_
+    ) -> None:
+        assert await book(body(ticket="first"), "refused-first") == (409, {"code": "TOY-9"})
+        assert booked(toy) == []
+        assert (await book(body(ticket="first"), "refused-first"))[0] == 200
+
+    async def test_a_booking_without_a_key_cannot_be_refused_as_a_repeat(
+        self, toy: ToyPlayer, book: Book_
+    ) -> None:
+        with pytest.raises(ValueError, match="Expecting value"):
+            await book(body(), "refused-first")
+        assert toy.stage.exchanges[-1].status == 400
 
 
 class TestChaos:

@@ -32,6 +32,7 @@ _OWN_WORDS = {
     "contradictory": "contradictory",
     "wrong-echo": "wrong_echo",
     "decline-on-repeat": "declined_repeat",
+    "refused-first": "refused_repeat",
 }
 # What stands in place of an answer that a fault before the effect does not need.
 _NOTHING_DONE = Answer(200, b"{}")
@@ -113,12 +114,15 @@ async def book(player: Player, call: Call, booking: Booking) -> Answer:
             await stage.gate.come_to("before-effect", key)
         if fault is not None and fault.when in ("later", "never"):
             answer = await _begin(player, call, booking, fault, key)
-            is_left_running = True
-            stage.later(_end(player, call, booking, fault, key, marks_running))
+            # An open booking has its answer, which a repeat gets; a late one has none yet.
+            is_left_running = marks_running and fault.kind == "late"
+            stage.later(_end(player, call, booking, fault, key, is_left_running))
             return _spoiled(player, fault, answer)
         if fault is not None and fault.when == "before":
             name = fault.name
             await player.ledger.run(lambda book: book.note_fault(key, name))
+            if fault.kind == "refused-first":
+                return player.refused_repeat(booking)
             if fault.kind != "slow":
                 return _spoiled(player, fault, _NOTHING_DONE)
             if not await stage.pause(stage.settings.slow_s):
@@ -127,7 +131,7 @@ async def book(player: Player, call: Call, booking: Booking) -> Answer:
         answer = await _carry_out(player, call, booking, fault, key)
     finally:
         if marks_running and not is_left_running:
-            del stage.running[key]
+            stage.running.pop(key, None)
     # From here on the key is answered from the ledger, however late this answer leaves.
     if booking.moves_value:
         await stage.gate.come_to("after-effect", key)
@@ -176,12 +180,21 @@ def find_fault(player: Player, call: Call, booking: Booking | None) -> Fault | N
 
 
 def can_play(player: Player, fault: Fault, booking: Booking | None) -> bool:
-    """Whether the vendor has words for such a fault, and the booking such a state."""
+    """Whether this request, a booking or a read, can have such a fault at this vendor."""
+    match fault.kind:
+        case "pending":
+            if booking is None or booking.carry_pending is None:
+                return False
+            return fault.when == "later" or booking.carry_failure is not None
+        case "refused-first":
+            return booking is not None and booking.key is not None and knows(player, fault)
+    return knows(player, fault)
+
+
+def knows(player: Player, fault: Fault) -> bool:
+    """Whether some request to this vendor can have the fault."""
     if fault.kind == "pending":
-        wanted = booking and (
-            booking.carry_pending if fault.when == "later" else booking.carry_failure
-        )
-        return wanted is not None and booking is not None and booking.carry_pending is not None
+        return player.leaves_open
     return player.has_words_for(_OWN_WORDS.get(fault.kind))
 
 
@@ -258,7 +271,7 @@ async def _begin(player: Player, call: Call, booking: Booking, fault: Fault, key
 
 
 async def _end(
-    player: Player, call: Call, booking: Booking, fault: Fault, key: str, marks_running: bool
+    player: Player, call: Call, booking: Booking, fault: Fault, key: str, is_left_running: bool
 ) -> None:
     """What happens a while after the answer has gone; a player that stops first lets it be."""
     try:
@@ -269,8 +282,8 @@ async def _end(
             booking = replace(booking, carry_out=booking.carry_failure)
         await _carry_out(player, call, booking, None, key)
     finally:
-        if marks_running:
-            del player.stage.running[key]
+        if is_left_running:
+            player.stage.running.pop(key, None)
 
 
 async def _carry_out(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from loyalty_gateway.sandbox.bookings import can_play
+from loyalty_gateway.sandbox.bookings import knows
 from loyalty_gateway.sandbox.faults import FAULT_BY_NAME, FAULT_HEADER, Answer
 from loyalty_gateway.sandbox.stage import as_json
 
@@ -62,7 +62,7 @@ async def _show_faults(player: Player, query: Mapping[str, str], wish: Any) -> A
                 "happens": fault.happens,
             }
             for fault in FAULT_BY_NAME.values()
-            if (player.leaves_open and fault.kind == "pending") or can_play(player, fault, None)
+            if knows(player, fault)
         ],
     }
 

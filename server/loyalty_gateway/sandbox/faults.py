@@ -29,6 +29,7 @@ Kind = Literal[
     "wrong-echo",
     "pending",
     "decline-on-repeat",
+    "refused-first",
 ]
 
 FAULT_HEADER = "X-Sandbox-Fault"
@@ -130,6 +131,7 @@ HEADER_FAULTS: tuple[Fault, ...] = (
     Fault("429-negative", "", "429", "before", "not booked; Retry-After is -1", "-1"),
     Fault("429-text", "", "429", "before", "not booked; Retry-After is no number", "soon"),
     Fault("unauthorized-once", "", "unauthorized", "before", "not booked; token or key refused"),
+    Fault("refused-first", "", "refused-first", "before", "not booked; refused as a repeat"),
     Fault("contradictory-after", "", "contradictory", "after", "booked; it says yes and no"),
     Fault("wrong-echo-after", "", "wrong-echo", "after", "booked; echoes another booking"),
     Fault("pending-then-success", "", "pending", "later", "answered as pending; booked later"),
@@ -179,7 +181,7 @@ def spoil(fault: Fault, answer: Answer, voice: Voice, *, origin: str, now_s: flo
             return replace(answer, delivery="none")
         case "reset" | "truncated" | "chunks-cut" | "dripped":
             return replace(answer, delivery=fault.kind)
-        case "slow" | "pending":
+        case "slow" | "pending" | "refused-first":
             return answer
         case "twice":
             again_after_s = int(fault.argument) / 1000

@@ -141,6 +141,7 @@ class Player(ABC):
             book.seed(self.card_seeds())
 
         self.stage.reset()
+        await self.stage.finish(is_forgotten=True)
         await self.ledger.run(start_again)
 
     @abstractmethod

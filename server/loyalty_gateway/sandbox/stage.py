@@ -1,6 +1,7 @@
 """What every player shares while it plays: settings, gate, logs; it must never touch a ledger."""
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import asdict, dataclass
@@ -9,6 +10,8 @@ from typing import Any, Literal, get_args
 
 from loyalty_gateway.sandbox.faults import Delivery
 from loyalty_gateway.sandbox.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 EXCHANGES_MAX = 10_000
 VIOLATIONS_MAX = 1_000
@@ -167,12 +170,23 @@ class Stage:
         """Let something happen after the answer has gone; it waits with `pause`, if it waits."""
         task = asyncio.create_task(work)
         self._later.add(task)
-        task.add_done_callback(self._later.discard)
+        task.add_done_callback(self._done)
 
-    async def finish(self) -> None:
-        """Wait for what was to happen later; after `close` none of it waits any more."""
+    async def finish(self, *, is_forgotten: bool = False) -> None:
+        """Wait for what was to happen later, or see to it that it never does.
+
+        After `close` none of it waits any more.
+        """
         while self._later:
-            await asyncio.gather(*self._later)
+            if is_forgotten:
+                for task in self._later:
+                    task.cancel()
+            await asyncio.wait(self._later)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._later.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("what was to happen later failed", exc_info=task.exception())
 
     async def pause(self, seconds: float) -> bool:
         """Wait as a slow vendor does; False when the player stopped before the time was over."""
