@@ -15,8 +15,8 @@ from loyalty_gateway import failpoints
 from loyalty_gateway.booking.calls import Promise, PromiseSource
 from loyalty_gateway.booking.connections import Connections, Link
 from loyalty_gateway.booking.engine import Engine
-from loyalty_gateway.booking.flights import Limits
 from loyalty_gateway.booking.judge import Policy
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.journal.journal import Journal, JournalRefused
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.sqlite import SqliteStore

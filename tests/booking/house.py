@@ -16,8 +16,8 @@ from sqlalchemy import Engine as SqlEngine
 from loyalty_gateway.booking.calls import AccountKey, BookingCall, BookingKey
 from loyalty_gateway.booking.connections import Connections, Link, proof
 from loyalty_gateway.booking.engine import Engine
-from loyalty_gateway.booking.flights import Limits
 from loyalty_gateway.booking.judge import Policy
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import (
     Answer,

@@ -18,7 +18,7 @@ from loyalty_gateway.booking.calls import (
     CredentialsCall,
     OwnershipCall,
 )
-from loyalty_gateway.booking.flights import Limits
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
 from loyalty_gateway.domain.operations import (

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from loyalty_gateway.booking.flights import Limits
 from loyalty_gateway.booking.judge import Policy
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason

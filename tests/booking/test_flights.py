@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from loyalty_gateway.booking.calls import AccountKey, BookingKey, Decision
-from loyalty_gateway.booking.flights import Limits
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.amounts import Money, Points
 from loyalty_gateway.domain.booking import Answer, Booking, State
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from loyalty_gateway.booking.calls import AccountKey, Decision, ReadCall
-from loyalty_gateway.booking.flights import Limits
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.booking import State
 from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.domain.operations import CardFacts, Operation

@@ -16,7 +16,7 @@ from loyalty_gateway.booking.calls import (
     ReadAnswer,
     ReadCall,
 )
-from loyalty_gateway.booking.flights import Limits
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.domain.operations import (
     AccountKind,

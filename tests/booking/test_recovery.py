@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from loyalty_gateway.booking.calls import Decision, PromiseSource
-from loyalty_gateway.booking.flights import Limits
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.booking import AttemptKind, Booking, State
 from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.journal.journal import PromiseRow

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import text
 
 from loyalty_gateway.booking.calls import Decision
-from loyalty_gateway.booking.flights import Limits
 from loyalty_gateway.booking.judge import Policy
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.booking import State
 from loyalty_gateway.domain.errors import Fate, Reason
 from tests.booking.house import (

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from loyalty_gateway.booking.calls import AccountKey, BookingCall, BookingKey, Decision
 from loyalty_gateway.booking.connections import Connections, Link, proof
 from loyalty_gateway.booking.engine import Engine
-from loyalty_gateway.booking.flights import Limits
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import TRANSITIONS, Answer, Booking, State
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Proves, Reason

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from loyalty_gateway.booking.flights import Limits
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import LoyaltyError

@@ -14,8 +14,10 @@ import pytest
 from sqlalchemy import Connection, text
 
 from loyalty_gateway.booking import judge
+from loyalty_gateway.booking.drafts import Drafts
 from loyalty_gateway.booking.flights import Flights
 from loyalty_gateway.booking.judge import Means, Policy, Verdict
+from loyalty_gateway.booking.settling import Settling
 from loyalty_gateway.domain.booking import Answer, Booking, State
 from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.journal import postgres
@@ -107,14 +109,14 @@ def _gives_up_as_failed(patch: Patch) -> None:
 
 def _new_reference_on_retry(patch: Patch) -> None:
     """Each retry has an id of its own on the vendor's wire."""
-    real = Flights.attempt
+    real = Settling.attempt
 
-    async def renaming(self: Flights, link: Any, send: Send, span: SpanHandle) -> Verdict:
+    async def renaming(self: Settling, link: Any, send: Send, span: SpanHandle) -> Verdict:
         if send.attempt_number > 1:
             send = replace(send, outbound_id=str(uuid.uuid4()))
         return await real(self, link, send, span)
 
-    patch.setattr(Flights, "attempt", renaming)
+    patch.setattr(Settling, "attempt", renaming)
 
 
 def _pooled_keep_alive(patch: Patch) -> None:
@@ -129,7 +131,7 @@ def _pooled_keep_alive(patch: Patch) -> None:
 
 def _no_fingerprint_check(patch: Patch) -> None:
     """A request_id alone decides whether two calls are the same."""
-    patch.setattr(Flights, "_fingerprint", lambda *_: b"the same for all")
+    patch.setattr(Drafts, "_fingerprint", lambda *_: b"the same for all")
 
 
 def _replay_rendered_again(patch: Patch) -> None:

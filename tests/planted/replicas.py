@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from loyalty_gateway.booking.connections import Connections, Link, proof
 from loyalty_gateway.booking.engine import Engine
-from loyalty_gateway.booking.flights import Limits
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.journal.postgres import PostgresStore
 from tests.booking.house import KEYRING, QUICK, TENANT, HookedJournal, House, PlainCodec
 from tests.booking.vendor import RESEND_IS_SAFE, FakeVendor

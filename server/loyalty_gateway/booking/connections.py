@@ -6,6 +6,7 @@ A recovery mode counts only while the promise it rests on holds for this very ta
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypedDict
 
 from loyalty_gateway.booking.calls import Capability, ConnectionState, Promise, PromiseSource
 from loyalty_gateway.booking.judge import Means
@@ -146,6 +147,16 @@ class Connections:
                 provider=link.adapter.provider,
             )
         return offer
+
+
+class _Where(TypedDict):
+    connection: str
+    provider: str
+
+
+def at(link: Link) -> _Where:
+    """Where an error comes from, for its metadata."""
+    return {"connection": link.connection, "provider": link.adapter.provider}
 
 
 def proof(name: str, value: bool, time: datetime, evidence: str) -> Promise:

@@ -22,12 +22,17 @@ from loyalty_gateway.booking.calls import (
     Verified,
 )
 from loyalty_gateway.booking.challenges import ChallengeLimits, Challenges
+from loyalty_gateway.booking.closing import Closing
 from loyalty_gateway.booking.connections import Connections
-from loyalty_gateway.booking.flights import Flights, Limits
+from loyalty_gateway.booking.drafts import Drafts
+from loyalty_gateway.booking.flights import Flights
 from loyalty_gateway.booking.judge import Policy
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.booking.promises import Promises
 from loyalty_gateway.booking.reads import Reads
 from loyalty_gateway.booking.recovery import Recovery
+from loyalty_gateway.booking.settling import Settling
+from loyalty_gateway.booking.watching import Watchers
 from loyalty_gateway.domain.booking import Answer, AnswerCodec, Booking, Story
 from loyalty_gateway.domain.operations import CredentialsFacts
 from loyalty_gateway.journal.journal import Journal
@@ -53,10 +58,16 @@ class Engine:
     ) -> None:
         self._journal = journal
         self._tenant = tenant
-        self._flights = Flights(journal, keyring, connections, codec, limits, policy)
+        watchers = Watchers(journal)
+        settling = Settling(journal, connections, codec, watchers, limits, policy)
+        drafts = Drafts(journal, keyring, connections, limits)
+        self._flights = Flights(journal, connections, codec, drafts, settling, watchers, limits)
+        self._closing = Closing(journal, connections, settling, watchers, limits)
         self._reads = Reads(journal, keyring, connections, limits.attempt_total_s)
         self._recovery = Recovery(
             self._flights,
+            settling,
+            watchers,
             journal,
             keyring,
             connections,
@@ -134,16 +145,16 @@ class Engine:
         return await self._challenges.verify_credentials(call)
 
     async def get(self, tenant: str, key: BookingKey) -> Booking:
-        """See Flights.get."""
-        return await self._flights.get(tenant, key)
+        """See Closing.get."""
+        return await self._closing.get(tenant, key)
 
     async def list(self, tenant: str, filter: BookingFilter) -> tuple[tuple[Booking, ...], str]:
         """See Reads.list."""
         return await self._reads.list(tenant, filter)
 
     async def cancel(self, tenant: str, key: BookingKey, deadline: float) -> Booking:
-        """See Flights.cancel."""
-        return await self._flights.cancel(tenant, key, deadline)
+        """See Closing.cancel."""
+        return await self._closing.cancel(tenant, key, deadline)
 
     async def resolve(
         self,
@@ -153,12 +164,12 @@ class Engine:
         actor: str,
         deadline: float,
     ) -> Booking:
-        """See Flights.resolve."""
-        return await self._flights.resolve(tenant, booking_id, decision, actor, deadline)
+        """See Closing.resolve."""
+        return await self._closing.resolve(tenant, booking_id, decision, actor, deadline)
 
     async def explain(self, tenant: str, key: BookingKey) -> Story:
         """A booking's story in words. Raises LoyaltyError NOT_FOUND."""
-        booking = await self._flights.get(tenant, key)
+        booking = await self._closing.get(tenant, key)
         history, attempts = await self._journal.story(tenant, booking.booking_id)
         return story.tell(booking, list(history), list(attempts))
 

@@ -14,8 +14,10 @@ from datetime import datetime, timedelta
 from loyalty_gateway import failpoints
 from loyalty_gateway.booking import judge
 from loyalty_gateway.booking.connections import Connections, Link
-from loyalty_gateway.booking.flights import NO_END, Flights
+from loyalty_gateway.booking.flights import Flights
 from loyalty_gateway.booking.judge import Policy
+from loyalty_gateway.booking.settling import NO_END, Settling
+from loyalty_gateway.booking.watching import Watchers
 from loyalty_gateway.domain.booking import Attempt, AttemptKind, Booking, State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.journal.journal import Journal
@@ -40,6 +42,8 @@ class Recovery:
     def __init__(
         self,
         flights: Flights,
+        settling: Settling,
+        watchers: Watchers,
         journal: Journal,
         keyring: Keyring,
         connections: Connections,
@@ -50,6 +54,7 @@ class Recovery:
         parallel_max: int,
     ) -> None:
         self._flights = flights
+        self._settling = settling
         self._journal = journal
         self._keyring = keyring
         self._connections = connections
@@ -64,7 +69,7 @@ class Recovery:
         self._wake = asyncio.Event()
         self._due: datetime | None = None
         self._task: asyncio.Task[None] | None = None
-        flights.attach(self)
+        watchers.attach(self)
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
@@ -215,7 +220,7 @@ class Recovery:
             case State.RESERVED:
                 await self._close_abandoned(booking)
             case State.SENDING:
-                await self._flights.abandon(booking, "its lease ran out without an end")
+                await self._settling.abandon(booking, "its lease ran out without an end")
             case State.IN_DOUBT:
                 await self._find_out(booking)
             case state:
@@ -232,7 +237,7 @@ class Recovery:
             next_attempt_time=None,
             settle_time=now,
         )
-        await self._flights.move(
+        await self._settling.move(
             Change(booking, closed, "recovery", "nobody repeated it, and nothing was booked")
         )
 
@@ -261,7 +266,7 @@ class Recovery:
                 lease_until=None,
                 next_attempt_time=now + timedelta(seconds=_WHILE_PAUSED_S),
             )
-            await self._flights.move(
+            await self._settling.move(
                 Change(booking, later, "recovery", "connection is paused", unended)
             )
             return
@@ -310,9 +315,9 @@ class Recovery:
                 booking.outbound_id,
                 claimed.attempt_count,
             )
-            verdict = await self._flights.attempt(link, send, span)
+            verdict = await self._settling.attempt(link, send, span)
             failpoints.hit("recovery-answered")
-            settled = await self._flights.settle(
+            settled = await self._settling.settle(
                 claimed, verdict, link, actor="recovery", kind=AttemptKind.RESEND, span=span
             )
         metrics.recovery_finished(booking.connection, settled.state.value)
@@ -327,7 +332,7 @@ class Recovery:
             next_attempt_time=None,
         )
         # Nobody can find out, so another booking on the account would hide the truth.
-        await self._flights.move(
+        await self._settling.move(
             Change(booking, after, "recovery", why, unended, holds_account=True)
         )
         metrics.recovery_finished(booking.connection, after.state.value)

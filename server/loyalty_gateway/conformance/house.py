@@ -11,8 +11,8 @@ from typing import Final
 from loyalty_gateway.booking.calls import AccountKey, BookingCall, BookingKey, OriginalKey
 from loyalty_gateway.booking.connections import Connections, Link
 from loyalty_gateway.booking.engine import Engine
-from loyalty_gateway.booking.flights import Limits
 from loyalty_gateway.booking.judge import Policy
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.conformance.stage import CONNECTION, Stage
 from loyalty_gateway.domain.booking import FINAL, Booking, State
 from loyalty_gateway.domain.errors import LoyaltyError
