@@ -78,6 +78,26 @@ currency = "CHF"
 # value = true
 # proven_on = "2026-01-31"
 # evidence = "same key and body sent twice to the vendor's test system: one transaction"
+
+[connections.cardsapi]
+provider = "cardsapi"
+display_name = "CISS CardAPI, main shop"
+# paused = false
+# The vendor's own settings. Cards are looked for in a group, or with store_id and
+# point_of_sale_id among what a point of sale takes; one of the two has to be set.
+base_url = "https://cardapi.example"
+auth_url = "https://authapi.example"
+client_id_file = "/run/secrets/cardsapi-client-id"
+access_token_file = "/run/secrets/cardsapi-access-token"
+currency = "EUR"
+group_id = 1
+
+# Nothing is published about a ticket that comes twice: until this is seen to hold, a debit whose
+# answer was lost waits for a person.
+# [connections.cardsapi.promises.ticket_id_dedupes]
+# value = true
+# proven_on = "2026-01-31"
+# evidence = "same ticket sent twice to the vendor's test system: the card was debited once"
 """
 
 

@@ -14,10 +14,14 @@ from loyalty_gateway.cli import sandbox_home
 from loyalty_gateway.cli.failure import CommandFailed, UsageFailed
 from loyalty_gateway.cli.sandbox_home import SandboxHome, open_home
 from loyalty_gateway.config import load_settings
+from loyalty_gateway.providers import PROVIDERS
 from loyalty_gateway.sandbox.cashassist.cards import CARDS
 from loyalty_gateway.supervisor import PROOF_CARD
 
-BASE_URLS = {"cashassist": "http://127.0.0.1:41000/v1"}
+BASE_URLS = {
+    "cashassist": "http://127.0.0.1:41000/v1",
+    "cardsapi": "http://127.0.0.1:41001",
+}
 
 
 @pytest.fixture
@@ -54,11 +58,15 @@ def test_the_written_configuration_is_a_whole_sandbox(home: SandboxHome) -> None
     assert settings.server.tenant == "sandbox"
     assert settings.server.reflection
     assert settings.journal.path == home.journal
-    assert set(settings.connections) == {"cashassist", "cashassist-down"}
+    assert set(settings.connections) == {"cashassist", "cardsapi", "cashassist-down"}
     vendor = settings.connections["cashassist"].adapter_settings
     assert vendor["base_url"] == BASE_URLS["cashassist"]
     assert vendor["proof_card"] == PROOF_CARD
     assert settings.connections["cashassist"].promises["keys_survive_rotation"].value is True
+    for name in BASE_URLS:
+        section = settings.connections[name]
+        adapter = PROVIDERS[section.provider](name, section.adapter_settings, "sandbox")
+        assert adapter.currency == section.adapter_settings["currency"]
 
 
 def test_a_path_with_quotes_and_spaces_is_written_right(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ UNREACHABLE_URL: Final = "http://127.0.0.1:9/v1"
 
 @dataclass(frozen=True, slots=True)
 class VendorSection:
-    """The connection of one played vendor: TOML lines, in which {proof_card} is filled in."""
+    """The connection of one played vendor: TOML lines, in which {base_url} and {proof_card} are
+    filled in."""
 
     display_name: str
     settings: tuple[str, ...]
@@ -42,6 +43,21 @@ VENDOR_SECTIONS: Final[Mapping[str, VendorSection]] = {
             'currency = "CHF"',
             "proof_card = {proof_card}",
             # The vendor's memory is the ledger in this folder, so a new port is the same vendor.
+            "promises.keys_survive_rotation = {{ value = true, proven_on = 2026-11-21, "
+            'evidence = "the played vendor is its ledger in this folder, whatever its port" }}',
+        ),
+    ),
+    "cardsapi": VendorSection(
+        "CISS CardAPI (played on this machine)",
+        (
+            # The player gives the tokens too, at the same address.
+            "auth_url = {base_url}",
+            'client_id = "demo-partner"',
+            'access_token = "at_test_demo"',
+            'currency = "EUR"',
+            "group_id = 1",
+            "proof_card = {proof_card}",
+            "proof_point_of_sale_id = 65",
             "promises.keys_survive_rotation = {{ value = true, proven_on = 2026-11-21, "
             'evidence = "the played vendor is its ledger in this folder, whatever its port" }}',
         ),
@@ -161,7 +177,10 @@ def _section_text(name: str, section: VendorSection, base_url: str, proof_card: 
         f"provider = {_quote(name)}",
         f"display_name = {_quote(section.display_name)}",
         f"base_url = {_quote(base_url)}",
-        *(line.format(proof_card=_quote(proof_card)) for line in section.settings),
+        *(
+            line.format(base_url=_quote(base_url), proof_card=_quote(proof_card))
+            for line in section.settings
+        ),
     ]
     return "\n".join(lines) + "\n"
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from loyalty_gateway.sandbox.cardsapi.player import CardsapiPlayer
 from loyalty_gateway.sandbox.cashassist.player import CashassistPlayer
 from loyalty_gateway.sandbox.ledger import LedgerUnusable
 from loyalty_gateway.sandbox.openloyaltypay.player import OpenLoyaltyPayPlayer
@@ -21,6 +22,7 @@ PARENT_POLL_S = 1.0
 # A new vendor is a folder with its cards, its document and its player, and a line here.
 PLAYERS: dict[str, type[Player]] = {
     CashassistPlayer.name: CashassistPlayer,
+    CardsapiPlayer.name: CardsapiPlayer,
     OpenLoyaltyPayPlayer.name: OpenLoyaltyPayPlayer,
 }
 

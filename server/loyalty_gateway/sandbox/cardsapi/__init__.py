@@ -1,1 +1,1 @@
-"""CISS CardAPI and AuthAPI, played: what this vendor would answer; nothing else lives here."""
+"""The vendor CardAPI with its AuthAPI: its passes, its OpenAPI document, and their player."""
