@@ -54,6 +54,7 @@ check: environment-dev ## Check style, types, rooms, contract and generated file
 	@$(BIN)/lint-imports
 	@$(BIN)/python proto/generate.py lint
 	@$(BIN)/python proto/generate.py check
+	@$(BIN)/python proto/generate.py breaking
 	@$(BIN)/python docs/generate.py check
 	@$(BIN)/python helm/generate.py check
 	@echo "Everything checked."

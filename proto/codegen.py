@@ -12,8 +12,9 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from google.protobuf import descriptor_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.compiler import plugin_pb2
 
 OUR_FILES = "loyalty/"
@@ -93,22 +94,53 @@ def descriptor_set() -> None:
     sys.stdout.buffer.write(descriptors.SerializeToString(deterministic=True))
 
 
+def challenges_of(
+    descriptors: descriptor_pb2.FileDescriptorSet,
+) -> Callable[[descriptor_pb2.MethodDescriptorProto], bool]:
+    """Tells the rpcs of kind RPC_KIND_CHALLENGE by our own option, which only the set explains."""
+    pool = descriptor_pool.DescriptorPool()
+    for file in descriptors.file:
+        pool.Add(file)
+    rpc = pool.FindExtensionByName("loyalty.v1.rpc")
+    challenge = pool.FindEnumTypeByName("loyalty.v1.RpcKind").values_by_name["RPC_KIND_CHALLENGE"]
+    options_class = message_factory.GetMessageClass(
+        pool.FindMessageTypeByName("google.protobuf.MethodOptions")
+    )
+
+    def is_challenge(method: descriptor_pb2.MethodDescriptorProto) -> bool:
+        options: Any = options_class.FromString(method.options.SerializeToString())
+        return bool(options.Extensions[rpc].kind == challenge.number)
+
+    return is_challenge
+
+
 def service_config() -> None:
     """Write the retry rules that a caller's channel may use.
 
     UNAVAILABLE alone is repeated: on a booking it means that this call has sent nothing. The
-    server's `grpc-retry-pushback-ms` stops the repetition where it would not help.
+    server's `grpc-retry-pushback-ms` stops the repetition where it would not help. What sends or
+    checks a code is never repeated: the rules of a method go before those of its service.
     """
-    names = [
-        {"service": f"{file.package}.{service.name}"}
-        for file in sorted(read_descriptor_set().file, key=lambda file: file.name)
+    descriptors = read_descriptor_set()
+    is_challenge = challenges_of(descriptors)
+    services = [
+        (f"{file.package}.{service.name}", service)
+        for file in sorted(descriptors.file, key=lambda file: file.name)
         if file.name.startswith(OUR_FILES)
         for service in file.service
     ]
     config = {
         "methodConfig": [
             {
-                "name": names,
+                "name": [
+                    {"service": name, "method": method.name}
+                    for name, service in services
+                    for method in service.method
+                    if is_challenge(method)
+                ],
+            },
+            {
+                "name": [{"service": name} for name, _ in services],
                 "retryPolicy": {
                     "maxAttempts": 3,
                     "initialBackoff": "0.2s",
@@ -116,7 +148,7 @@ def service_config() -> None:
                     "backoffMultiplier": 2,
                     "retryableStatusCodes": ["UNAVAILABLE"],
                 },
-            }
+            },
         ],
         "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
     }

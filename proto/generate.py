@@ -1,5 +1,7 @@
 """The single entry behind `make proto`: makes, lints and proves fresh the stubs of the contract.
 
+It also compares the contract with the newest of its frozen copies, which callers rely on.
+
 It needs the standard library only. It builds the generator's own environment and collects the
 protos of others under `.build`, which git ignores; it never writes outside `.build`, `generated`
 and (with `format`) `proto/loyalty`.
@@ -26,6 +28,10 @@ GENERATED = ROOT / "generated"
 BUILD = ROOT / ".build"
 CODEGEN = BUILD / "codegen"
 DEPS = BUILD / "proto-deps"
+
+# One folder for every version of the contract that was frozen: v1.0, v1.1, ... A frozen copy is
+# never edited, and nothing is made from it.
+RELEASED = PROTO / "released"
 
 PYTHON = CODEGEN / "bin" / "python"
 BUF = CODEGEN / "bin" / "buf"
@@ -265,6 +271,31 @@ def lint() -> int:
     return 1 if any(statuses) else 0
 
 
+def newest_release() -> Path:
+    """The frozen copy with the highest version."""
+    releases = {
+        tuple(int(part) for part in path.name.removeprefix("v").split(".")): path
+        for path in RELEASED.iterdir()
+        if path.is_dir()
+    }
+    return releases[max(releases)]
+
+
+def breaking() -> int:
+    """Compare the protos with the newest frozen copy; 1 when a caller of that one would break."""
+    prepare()
+    with tempfile.TemporaryDirectory(dir=BUILD, prefix="released-") as folder:
+        # buf compares whole workspaces: the frozen protos take the place of ours in a copy of
+        # this one. What they import of others is the same on both sides.
+        frozen = Path(folder)
+        shutil.copytree(newest_release() / "loyalty", frozen / "proto" / "loyalty")
+        shutil.copytree(DEPS, frozen / DEPS.relative_to(ROOT))
+        shutil.copy(ROOT / "buf.yaml", frozen / "buf.yaml")
+        command = [str(BUF), "breaking", "--against", str(frozen)]
+        status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    return 1 if status else 0
+
+
 def format_protos() -> int:
     """Rewrite the protos in buf's format."""
     prepare()
@@ -272,7 +303,13 @@ def format_protos() -> int:
     return 0
 
 
-COMMANDS = {"generate": generate, "lint": lint, "check": check, "format": format_protos}
+COMMANDS = {
+    "generate": generate,
+    "lint": lint,
+    "check": check,
+    "breaking": breaking,
+    "format": format_protos,
+}
 
 
 def main() -> int:

@@ -14,15 +14,25 @@ from loyalty.v1 import (
     bookings_pb2,
     cards_pb2,
     errors_pb2,
+    gift_pb2,
     options_pb2,
     points_pb2,
     providers_pb2,
     types_pb2,
+    wallets_pb2,
 )
 
 SERVICES: dict[str, ServiceDescriptor] = {
     name: service
-    for module in (cards_pb2, balance_pb2, points_pb2, bookings_pb2, providers_pb2)
+    for module in (
+        cards_pb2,
+        wallets_pb2,
+        balance_pb2,
+        points_pb2,
+        gift_pb2,
+        bookings_pb2,
+        providers_pb2,
+    )
     for name, service in module.DESCRIPTOR.services_by_name.items()
 }
 METHODS: list[MethodDescriptor] = [
@@ -30,14 +40,20 @@ METHODS: list[MethodDescriptor] = [
 ]
 SCOPES = {
     "cards:read",
+    "cards:write",
+    "wallets:read",
+    "wallets:write",
     "balance:read",
     "balance:book",
     "points:read",
     "points:book",
+    "gift:read",
+    "gift:book",
     "bookings:read",
     "bookings:cancel",
     "bookings:resolve",
     "providers:read",
+    "admin",
 }
 METADATA_KEYS = {
     "outcome",
@@ -62,7 +78,15 @@ def options_of(method: MethodDescriptor) -> options_pb2.RpcOptions:
 
 
 def test_the_services_are_the_given_ones() -> None:
-    assert set(SERVICES) == {"Cards", "Balance", "Points", "Bookings", "Providers"}
+    assert set(SERVICES) == {
+        "Cards",
+        "Wallets",
+        "Balance",
+        "Points",
+        "Gift",
+        "Bookings",
+        "Providers",
+    }
 
 
 @each_method
@@ -81,7 +105,9 @@ def test_a_booking_carries_a_request_id_and_answers_its_booking(method: MethodDe
         assert not options_of(method).scope.endswith(":book")
         return
     request = method.input_type.fields_by_name
-    assert {"account", "request_id", "options"} <= set(request)
+    assert {"request_id", "options"} <= set(request)
+    # What it is booked on: an account that is there, one that shall be made, or an earlier booking.
+    assert {"account", "connection", "original"} & set(request)
     assert request["options"].message_type is types_pb2.BookingOptions.DESCRIPTOR
     answer = method.output_type.fields_by_name["booking"]
     assert answer.message_type is types_pb2.Booking.DESCRIPTOR
@@ -114,12 +140,40 @@ def test_plain_ids_and_personal_data_are_marked_for_redaction(
     }
     assert marked == {
         "AccountRef.id",
+        "Attribute.value",
         "Card.attributes",
+        "CreateCardRequest.account_id",
+        "CreateCardRequest.proof_token",
+        "CreateChallengeRequest.email",
+        "CreateChallengeRequest.phone",
+        "CreateChallengeResponse.challenge_token",
+        "CreateWalletRequest.account_id",
+        "CreateWalletRequest.proof_token",
         "Holder.display_name",
         "Holder.family_name",
         "Holder.given_name",
+        "LinkAccountRequest.proof_token",
+        "LinkedAccount.id",
+        "Profile.attributes",
+        "Profile.birth_date",
+        "Profile.display_name",
+        "Profile.email",
+        "Profile.family_name",
+        "Profile.given_name",
+        "Profile.phone",
+        "Purchase.attributes",
         "Sale.cashier_id",
+        "Scan.value",
+        "SearchCardsRequest.email",
+        "SearchCardsRequest.phone",
         "Transaction.narration",
+        "VerifyCardOwnershipResponse.proof_token",
+        "VerifyChallengeRequest.challenge_token",
+        "VerifyChallengeRequest.code",
+        "VerifyChallengeResponse.proof_token",
+        "VerifyCredentialsRequest.password_hash",
+        "WalletLinks.apple",
+        "WalletLinks.google",
     }
 
 

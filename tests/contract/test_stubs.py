@@ -51,13 +51,26 @@ def test_the_distribution_declares_what_its_modules_import() -> None:
 
 def test_the_retry_rules_name_every_service_and_repeat_unavailable_only() -> None:
     config = json.loads((GENERATED / "loyalty/v1/service_config.json").read_text())
-    (rules,) = config["methodConfig"]
+    _, rules = config["methodConfig"]
+    services = ("Cards", "Wallets", "Balance", "Points", "Gift", "Bookings", "Providers")
     assert {name["service"] for name in rules["name"]} == {
-        f"loyalty.v1.{name}" for name in ("Cards", "Balance", "Points", "Bookings", "Providers")
+        f"loyalty.v1.{name}" for name in services
     }
     assert rules["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
     assert rules["retryPolicy"]["maxAttempts"] == 3
     assert config["retryThrottling"] == {"maxTokens": 10, "tokenRatio": 0.1}
+
+
+def test_what_sends_or_checks_a_code_is_never_repeated() -> None:
+    config = json.loads((GENERATED / "loyalty/v1/service_config.json").read_text())
+    challenges, _ = config["methodConfig"]
+    assert challenges.keys() == {"name"}
+    assert {f"{name['service']}/{name['method']}" for name in challenges["name"]} == {
+        "loyalty.v1.Cards/VerifyCardOwnership",
+        "loyalty.v1.Wallets/CreateChallenge",
+        "loyalty.v1.Wallets/VerifyChallenge",
+        "loyalty.v1.Wallets/VerifyCredentials",
+    }
 
 
 class Gateway(points_pb2_grpc.PointsServicer, bookings_pb2_grpc.BookingsServicer):

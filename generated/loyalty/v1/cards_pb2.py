@@ -24,13 +24,16 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.type import date_pb2 as google_dot_type_dot_date__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from loyalty.v1 import options_pb2 as loyalty_dot_v1_dot_options__pb2
+from loyalty.v1 import rules_pb2 as loyalty_dot_v1_dot_rules__pb2
 from loyalty.v1 import types_pb2 as loyalty_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16loyalty/v1/cards.proto\x12\nloyalty.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\x1a\x18loyalty/v1/options.proto\x1a\x16loyalty/v1/types.proto\"z\n\x06Holder\x12&\n\x0c\x64isplay_name\x18\x01 \x01(\tB\x03\x80\x01\x01R\x0b\x64isplayName\x12\"\n\ngiven_name\x18\x02 \x01(\tB\x03\x80\x01\x01R\tgivenName\x12$\n\x0b\x66\x61mily_name\x18\x03 \x01(\tB\x03\x80\x01\x01R\nfamilyName\"\xc0\x03\n\x04\x43\x61rd\x12\x33\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.AccountB\x04\xe2\x41\x01\x03R\x07\x61\x63\x63ount\x12\x12\n\x04type\x18\x02 \x01(\tR\x04type\x12.\n\x06status\x18\x03 \x01(\x0e\x32\x16.loyalty.v1.CardStatusR\x06status\x12*\n\x06holder\x18\x04 \x01(\x0b\x32\x12.loyalty.v1.HolderR\x06holder\x12<\n\x08\x62\x61lances\x18\x05 \x03(\x0b\x32\x1a.loyalty.v1.AccountBalanceB\x04\xe2\x41\x01\x03R\x08\x62\x61lances\x12\x12\n\x04tier\x18\x06 \x01(\tR\x04tier\x12;\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x45\n\nattributes\x18\x08 \x03(\x0b\x32 .loyalty.v1.Card.AttributesEntryB\x03\x80\x01\x01R\nattributes\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"N\n\x0eGetCardRequest\x12<\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.AccountRefB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61\x63\x63ount\"7\n\x0fGetCardResponse\x12$\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x10.loyalty.v1.CardR\x04\x63\x61rd\"\xc4\x03\n\x0bTransaction\x12\x1c\n\treference\x18\x01 \x01(\tR\treference\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12/\n\x04kind\x18\x03 \x01(\x0e\x32\x1b.loyalty.v1.TransactionKindR\x04kind\x12#\n\rprovider_kind\x18\x04 \x01(\tR\x0cproviderKind\x12(\n\x05money\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x05money\x12\x30\n\x06points\x18\x06 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x06points\x12\x41\n\x0e\x62\x61lances_after\x18\x07 \x03(\x0b\x32\x1a.loyalty.v1.AccountBalanceR\rbalancesAfter\x12!\n\tnarration\x18\x08 \x01(\tB\x03\x80\x01\x01R\tnarration\x12\x1a\n\x08merchant\x18\t \x01(\tR\x08merchant\x12\x19\n\x08store_id\x18\n \x01(\tR\x07storeId\x12\x18\n\x07\x62ooking\x18\x0b \x01(\tR\x07\x62ooking\"\xbb\x01\n\x17ListTransactionsRequest\x12<\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.AccountRefB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61\x63\x63ount\x12\x36\n\x08interval\x18\x02 \x01(\x0b\x32\x14.loyalty.v1.IntervalB\x04\xe2\x41\x01\x01R\x08interval\x12*\n\x04page\x18\x03 \x01(\x0b\x32\x10.loyalty.v1.PageB\x04\xe2\x41\x01\x01R\x04page\"\x7f\n\x18ListTransactionsResponse\x12;\n\x0ctransactions\x18\x01 \x03(\x0b\x32\x17.loyalty.v1.TransactionR\x0ctransactions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\xc0\x01\n\nCardStatus\x12\x1b\n\x17\x43\x41RD_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43\x41RD_STATUS_ACTIVE\x10\x01\x12\x18\n\x14\x43\x41RD_STATUS_INACTIVE\x10\x02\x12\x19\n\x15\x43\x41RD_STATUS_SUSPENDED\x10\x03\x12\x17\n\x13\x43\x41RD_STATUS_BLOCKED\x10\x04\x12\x16\n\x12\x43\x41RD_STATUS_CLOSED\x10\x05\x12\x17\n\x13\x43\x41RD_STATUS_EXPIRED\x10\x06*\x80\x02\n\x0fTransactionKind\x12 \n\x1cTRANSACTION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17TRANSACTION_KIND_TOP_UP\x10\x01\x12\x1a\n\x16TRANSACTION_KIND_DEBIT\x10\x02\x12\x19\n\x15TRANSACTION_KIND_EARN\x10\x03\x12\x1b\n\x17TRANSACTION_KIND_REDEEM\x10\x04\x12\x1d\n\x19TRANSACTION_KIND_REVERSAL\x10\x05\x12\x1f\n\x1bTRANSACTION_KIND_CORRECTION\x10\x06\x12\x1a\n\x16TRANSACTION_KIND_OTHER\x10\x07\x32\xd8\x01\n\x05\x43\x61rds\x12Y\n\x07GetCard\x12\x1a.loyalty.v1.GetCardRequest\x1a\x1b.loyalty.v1.GetCardResponse\"\x15\x90\x02\x01\xca\xf3\x18\x0e\n\ncards:read\x10\x01\x12t\n\x10ListTransactions\x12#.loyalty.v1.ListTransactionsRequest\x1a$.loyalty.v1.ListTransactionsResponse\"\x15\x90\x02\x01\xca\xf3\x18\x0e\n\ncards:read\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16loyalty/v1/cards.proto\x12\nloyalty.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x17google/type/money.proto\x1a\x18loyalty/v1/options.proto\x1a\x16loyalty/v1/rules.proto\x1a\x16loyalty/v1/types.proto\"\xa7\x01\n\x06Holder\x12\x35\n\x0c\x64isplay_name\x18\x01 \x01(\tB\x12\x80\x01\x01\xbaH\x0cr\x07\x18\x80\x01\xe0\xf3\x18\x01\xd8\x01\x01R\x0b\x64isplayName\x12\x31\n\ngiven_name\x18\x02 \x01(\tB\x12\x80\x01\x01\xbaH\x0cr\x07\x18\x80\x01\xe0\xf3\x18\x01\xd8\x01\x01R\tgivenName\x12\x33\n\x0b\x66\x61mily_name\x18\x03 \x01(\tB\x12\x80\x01\x01\xbaH\x0cr\x07\x18\x80\x01\xe0\xf3\x18\x01\xd8\x01\x01R\nfamilyName\"\x84\x04\n\x04\x43\x61rd\x12\x33\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.AccountB\x04\xe2\x41\x01\x03R\x07\x61\x63\x63ount\x12\"\n\x04type\x18\x02 \x01(\tB\x0e\xbaH\x0br\x06\x18@\xe0\xf3\x18\x01\xd8\x01\x01R\x04type\x12\x37\n\x06status\x18\x03 \x01(\x0e\x32\x19.loyalty.v1.AccountStatusB\x04\xe2\x41\x01\x03R\x06status\x12*\n\x06holder\x18\x04 \x01(\x0b\x32\x12.loyalty.v1.HolderR\x06holder\x12<\n\x08\x62\x61lances\x18\x05 \x03(\x0b\x32\x1a.loyalty.v1.AccountBalanceB\x04\xe2\x41\x01\x03R\x08\x62\x61lances\x12\x18\n\x04tier\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03R\x04tier\x12\x41\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nexpireTime\x12\x64\n\nattributes\x18\x08 \x03(\x0b\x32 .loyalty.v1.Card.AttributesEntryB\"\x80\x01\x01\xbaH\x1c\x9a\x01\x19\x10\x32\"\nr\x08\x10\x01\x18@\xe0\xf3\x18\x01*\tr\x07\x18\x80\x02\xe0\xf3\x18\x01R\nattributes\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"y\n\x04Scan\x12\x42\n\nentry_mode\x18\x01 \x01(\x0e\x32\x15.loyalty.v1.EntryModeB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01R\tentryMode\x12-\n\x05value\x18\x02 \x01(\tB\x17\x80\x01\x01\xe2\x41\x01\x02\xbaH\rr\x08\x10\x01\x18@\xe0\xf3\x18\x01\xc8\x01\x01R\x05value\"e\n\tAttribute\x12(\n\x04name\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x08\x10\x01\x18@\xe0\xf3\x18\x01\xc8\x01\x01R\x04name\x12.\n\x05value\x18\x02 \x01(\tB\x18\x80\x01\x01\xe2\x41\x01\x02\xbaH\x0er\t\x10\x01\x18\x80\x02\xe0\xf3\x18\x01\xc8\x01\x01R\x05value\"z\n\nStoreScope\x12/\n\x08store_id\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x08\x10\x01\x18@\xe0\xf3\x18\x01\xc8\x01\x01R\x07storeId\x12;\n\x10point_of_sale_id\x18\x02 \x01(\tB\x12\xe2\x41\x01\x01\xbaH\x0br\x06\x18@\xe0\xf3\x18\x01\xd8\x01\x01R\rpointOfSaleId\"\x95\x03\n\x12SearchCardsRequest\x12\x30\n\nconnection\x18\x01 \x01(\tB\x10\xe2\x41\x01\x02\xbaH\tr\x04\xd0\xf3\x18\x01\xc8\x01\x01R\nconnection\x12&\n\x04scan\x18\x02 \x01(\x0b\x32\x10.loyalty.v1.ScanH\x00R\x04scan\x12$\n\x05phone\x18\x03 \x01(\tB\x0c\x80\x01\x01\xbaH\x06r\x04\xe8\xf3\x18\x01H\x00R\x05phone\x12\'\n\x05\x65mail\x18\x04 \x01(\tB\x0f\x80\x01\x01\xbaH\tr\x07\x18\xfe\x01\xf0\xf3\x18\x01H\x00R\x05\x65mail\x12\x35\n\tattribute\x18\x05 \x01(\x0b\x32\x15.loyalty.v1.AttributeH\x00R\tattribute\x12*\n\x08group_id\x18\x06 \x01(\tB\r\xbaH\nr\x08\x10\x01\x18@\xe0\xf3\x18\x01H\x01R\x07groupId\x12.\n\x05store\x18\x07 \x01(\x0b\x32\x16.loyalty.v1.StoreScopeH\x01R\x05store\x12*\n\x04page\x18\x08 \x01(\x0b\x32\x10.loyalty.v1.PageB\x04\xe2\x41\x01\x01R\x04pageB\x0e\n\x05query\x12\x05\xbaH\x02\x08\x01\x42\x07\n\x05scope\"e\n\x13SearchCardsResponse\x12&\n\x05\x63\x61rds\x18\x01 \x03(\x0b\x32\x10.loyalty.v1.CardR\x05\x63\x61rds\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcd\x02\n\x11\x43reateCardRequest\x12\x30\n\nconnection\x18\x01 \x01(\tB\x10\xe2\x41\x01\x02\xbaH\tr\x04\xd0\xf3\x18\x01\xc8\x01\x01R\nconnection\x12\x34\n\naccount_id\x18\x02 \x01(\tB\x15\x80\x01\x01\xe2\x41\x01\x01\xbaH\x0br\x06\x18@\xe0\xf3\x18\x01\xd8\x01\x01R\taccountId\x12*\n\x04\x63\x61rd\x18\x03 \x01(\x0b\x32\x10.loyalty.v1.CardB\x04\xe2\x41\x01\x01R\x04\x63\x61rd\x12\x37\n\x0bproof_token\x18\x04 \x01(\tB\x16\x80\x01\x01\xe2\x41\x01\x01\xbaH\x0cr\x07\x18\x80\x10\xe0\xf3\x18\x01\xd8\x01\x01R\nproofToken\x12/\n\nrequest_id\x18\x05 \x01(\tB\x10\xe2\x41\x01\x02\xbaH\tr\x04\xc8\xf3\x18\x01\xc8\x01\x01R\trequestId\x12:\n\x07options\x18\x06 \x01(\x0b\x32\x1a.loyalty.v1.BookingOptionsB\x04\xe2\x41\x01\x01R\x07options\"i\n\x12\x43reateCardResponse\x12-\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.BookingR\x07\x62ooking\x12$\n\x04\x63\x61rd\x18\x02 \x01(\x0b\x32\x10.loyalty.v1.CardR\x04\x63\x61rd\"\x85\x04\n\x11UpdateCardRequest\x12<\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.AccountRefB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61\x63\x63ount\x12\x30\n\x04\x63\x61rd\x18\x02 \x01(\x0b\x32\x10.loyalty.v1.CardB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x04\x63\x61rd\x12\x92\x02\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\xd4\x01\xe2\x41\x01\x01\xbaH\xcc\x01\xba\x01\xc8\x01\n\x10update_mask.card\x12\x31must hold only fields of Card that can be changed\x1a\x80\x01this.paths.all(path, path in [\'type\', \'holder\', \'holder.display_name\', \'holder.given_name\', \'holder.family_name\', \'attributes\'])R\nupdateMask\x12/\n\nrequest_id\x18\x04 \x01(\tB\x10\xe2\x41\x01\x02\xbaH\tr\x04\xc8\xf3\x18\x01\xc8\x01\x01R\trequestId\x12:\n\x07options\x18\x05 \x01(\x0b\x32\x1a.loyalty.v1.BookingOptionsB\x04\xe2\x41\x01\x01R\x07options\"i\n\x12UpdateCardResponse\x12-\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.BookingR\x07\x62ooking\x12$\n\x04\x63\x61rd\x18\x02 \x01(\x0b\x32\x10.loyalty.v1.CardR\x04\x63\x61rd\"\xc2\x05\n\x0fPurchaseReceipt\x12,\n\x06number\x18\x01 \x01(\tB\x14\xe2\x41\x01\x02\xbaH\rr\x08\x10\x01\x18@\xe0\xf3\x18\x01\xc8\x01\x01R\x06number\x12\xf7\x01\n\x04\x64\x61te\x18\x02 \x01(\x0b\x32\x11.google.type.DateB\xcf\x01\xe2\x41\x01\x01\xbaH\xc7\x01\xba\x01\xc3\x01\n\ndate.whole\x12\x43must be a whole date: year 1900 to 2199, month 1 to 12, day 1 to 31\x1apthis.year >= 1900 && this.year <= 2199 && this.month >= 1 && this.month <= 12 && this.day >= 1 && this.day <= 31R\x04\x64\x61te\x12\x86\x03\n\x06\x61mount\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB\xd9\x02\xe2\x41\x01\x01\xbaH\xd1\x02\xba\x01l\n\x13money.currency_code\x12+currency_code must be three capital letters\x1a(this.currency_code.matches(\'^[A-Z]{3}$\')\xba\x01\xde\x01\n\x0emoney.positive\x12Hmust be more than zero, at most 999999999999 units, nanos 0 to 999999999\x1a\x81\x01this.units >= 0 && this.units <= 999999999999 && this.nanos >= 0 && this.nanos <= 999999999 && (this.units > 0 || this.nanos > 0)R\x06\x61mount\"\x9d\x01\n\x1aVerifyCardOwnershipRequest\x12<\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.AccountRefB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61\x63\x63ount\x12\x41\n\x07receipt\x18\x02 \x01(\x0b\x32\x1b.loyalty.v1.PurchaseReceiptB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07receipt\"\x9c\x01\n\x1bVerifyCardOwnershipResponse\x12\x1a\n\x08verified\x18\x01 \x01(\x08R\x08verified\x12$\n\x0bproof_token\x18\x02 \x01(\tB\x03\x80\x01\x01R\nproofToken\x12;\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"N\n\x0eGetCardRequest\x12<\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.AccountRefB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61\x63\x63ount\"7\n\x0fGetCardResponse\x12$\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x10.loyalty.v1.CardR\x04\x63\x61rd\"\xc4\x03\n\x0bTransaction\x12\x1c\n\treference\x18\x01 \x01(\tR\treference\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12/\n\x04kind\x18\x03 \x01(\x0e\x32\x1b.loyalty.v1.TransactionKindR\x04kind\x12#\n\rprovider_kind\x18\x04 \x01(\tR\x0cproviderKind\x12(\n\x05money\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x05money\x12\x30\n\x06points\x18\x06 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x06points\x12\x41\n\x0e\x62\x61lances_after\x18\x07 \x03(\x0b\x32\x1a.loyalty.v1.AccountBalanceR\rbalancesAfter\x12!\n\tnarration\x18\x08 \x01(\tB\x03\x80\x01\x01R\tnarration\x12\x1a\n\x08merchant\x18\t \x01(\tR\x08merchant\x12\x19\n\x08store_id\x18\n \x01(\tR\x07storeId\x12\x18\n\x07\x62ooking\x18\x0b \x01(\tR\x07\x62ooking\"\xbb\x01\n\x17ListTransactionsRequest\x12<\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.AccountRefB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61\x63\x63ount\x12\x36\n\x08interval\x18\x02 \x01(\x0b\x32\x14.loyalty.v1.IntervalB\x04\xe2\x41\x01\x01R\x08interval\x12*\n\x04page\x18\x03 \x01(\x0b\x32\x10.loyalty.v1.PageB\x04\xe2\x41\x01\x01R\x04page\"\x7f\n\x18ListTransactionsResponse\x12;\n\x0ctransactions\x18\x01 \x03(\x0b\x32\x17.loyalty.v1.TransactionR\x0ctransactions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd3\x01\n\x1bListTransactionItemsRequest\x12<\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.AccountRefB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61\x63\x63ount\x12J\n\x15transaction_reference\x18\x02 \x01(\tB\x15\xe2\x41\x01\x02\xbaH\x0er\t\x10\x01\x18\x80\x01\xe0\xf3\x18\x01\xc8\x01\x01R\x14transactionReference\x12*\n\x04page\x18\x03 \x01(\x0b\x32\x10.loyalty.v1.PageB\x04\xe2\x41\x01\x01R\x04page\"\xa9\x01\n\x0fTransactionItem\x12\x1a\n\x08position\x18\x01 \x01(\x05R\x08position\x12\x10\n\x03sku\x18\x02 \x01(\tR\x03sku\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12\x1a\n\x08quantity\x18\x04 \x01(\tR\x08quantity\x12*\n\x06\x61mount\x18\x05 \x01(\x0b\x32\x12.google.type.MoneyR\x06\x61mount\"y\n\x1cListTransactionItemsResponse\x12\x31\n\x05items\x18\x01 \x03(\x0b\x32\x1b.loyalty.v1.TransactionItemR\x05items\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\x80\x02\n\x0fTransactionKind\x12 \n\x1cTRANSACTION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17TRANSACTION_KIND_TOP_UP\x10\x01\x12\x1a\n\x16TRANSACTION_KIND_DEBIT\x10\x02\x12\x19\n\x15TRANSACTION_KIND_EARN\x10\x03\x12\x1b\n\x17TRANSACTION_KIND_REDEEM\x10\x04\x12\x1d\n\x19TRANSACTION_KIND_REVERSAL\x10\x05\x12\x1f\n\x1bTRANSACTION_KIND_CORRECTION\x10\x06\x12\x1a\n\x16TRANSACTION_KIND_OTHER\x10\x07\x32\x89\x06\n\x05\x43\x61rds\x12\x65\n\x0bSearchCards\x12\x1e.loyalty.v1.SearchCardsRequest\x1a\x1f.loyalty.v1.SearchCardsResponse\"\x15\x90\x02\x01\xca\xf3\x18\x0e\n\ncards:read\x10\x01\x12Y\n\x07GetCard\x12\x1a.loyalty.v1.GetCardRequest\x1a\x1b.loyalty.v1.GetCardResponse\"\x15\x90\x02\x01\xca\xf3\x18\x0e\n\ncards:read\x10\x01\x12\x63\n\nCreateCard\x12\x1d.loyalty.v1.CreateCardRequest\x1a\x1e.loyalty.v1.CreateCardResponse\"\x16\x90\x02\x02\xca\xf3\x18\x0f\n\x0b\x63\x61rds:write\x10\x02\x12\x63\n\nUpdateCard\x12\x1d.loyalty.v1.UpdateCardRequest\x1a\x1e.loyalty.v1.UpdateCardResponse\"\x16\x90\x02\x02\xca\xf3\x18\x0f\n\x0b\x63\x61rds:write\x10\x02\x12{\n\x13VerifyCardOwnership\x12&.loyalty.v1.VerifyCardOwnershipRequest\x1a\'.loyalty.v1.VerifyCardOwnershipResponse\"\x13\xca\xf3\x18\x0f\n\x0b\x63\x61rds:write\x10\x03\x12t\n\x10ListTransactions\x12#.loyalty.v1.ListTransactionsRequest\x1a$.loyalty.v1.ListTransactionsResponse\"\x15\x90\x02\x01\xca\xf3\x18\x0e\n\ncards:read\x10\x01\x12\x80\x01\n\x14ListTransactionItems\x12\'.loyalty.v1.ListTransactionItemsRequest\x1a(.loyalty.v1.ListTransactionItemsResponse\"\x15\x90\x02\x01\xca\xf3\x18\x0e\n\ncards:read\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,19 +41,85 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loyalty.v1.cards_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HOLDER'].fields_by_name['display_name']._loaded_options = None
-  _globals['_HOLDER'].fields_by_name['display_name']._serialized_options = b'\200\001\001'
+  _globals['_HOLDER'].fields_by_name['display_name']._serialized_options = b'\200\001\001\272H\014r\007\030\200\001\340\363\030\001\330\001\001'
   _globals['_HOLDER'].fields_by_name['given_name']._loaded_options = None
-  _globals['_HOLDER'].fields_by_name['given_name']._serialized_options = b'\200\001\001'
+  _globals['_HOLDER'].fields_by_name['given_name']._serialized_options = b'\200\001\001\272H\014r\007\030\200\001\340\363\030\001\330\001\001'
   _globals['_HOLDER'].fields_by_name['family_name']._loaded_options = None
-  _globals['_HOLDER'].fields_by_name['family_name']._serialized_options = b'\200\001\001'
+  _globals['_HOLDER'].fields_by_name['family_name']._serialized_options = b'\200\001\001\272H\014r\007\030\200\001\340\363\030\001\330\001\001'
   _globals['_CARD_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_CARD_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_CARD'].fields_by_name['account']._loaded_options = None
   _globals['_CARD'].fields_by_name['account']._serialized_options = b'\342A\001\003'
+  _globals['_CARD'].fields_by_name['type']._loaded_options = None
+  _globals['_CARD'].fields_by_name['type']._serialized_options = b'\272H\013r\006\030@\340\363\030\001\330\001\001'
+  _globals['_CARD'].fields_by_name['status']._loaded_options = None
+  _globals['_CARD'].fields_by_name['status']._serialized_options = b'\342A\001\003'
   _globals['_CARD'].fields_by_name['balances']._loaded_options = None
   _globals['_CARD'].fields_by_name['balances']._serialized_options = b'\342A\001\003'
+  _globals['_CARD'].fields_by_name['tier']._loaded_options = None
+  _globals['_CARD'].fields_by_name['tier']._serialized_options = b'\342A\001\003'
+  _globals['_CARD'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_CARD'].fields_by_name['expire_time']._serialized_options = b'\342A\001\003'
   _globals['_CARD'].fields_by_name['attributes']._loaded_options = None
-  _globals['_CARD'].fields_by_name['attributes']._serialized_options = b'\200\001\001'
+  _globals['_CARD'].fields_by_name['attributes']._serialized_options = b'\200\001\001\272H\034\232\001\031\0202\"\nr\010\020\001\030@\340\363\030\001*\tr\007\030\200\002\340\363\030\001'
+  _globals['_SCAN'].fields_by_name['entry_mode']._loaded_options = None
+  _globals['_SCAN'].fields_by_name['entry_mode']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_SCAN'].fields_by_name['value']._loaded_options = None
+  _globals['_SCAN'].fields_by_name['value']._serialized_options = b'\200\001\001\342A\001\002\272H\rr\010\020\001\030@\340\363\030\001\310\001\001'
+  _globals['_ATTRIBUTE'].fields_by_name['name']._loaded_options = None
+  _globals['_ATTRIBUTE'].fields_by_name['name']._serialized_options = b'\342A\001\002\272H\rr\010\020\001\030@\340\363\030\001\310\001\001'
+  _globals['_ATTRIBUTE'].fields_by_name['value']._loaded_options = None
+  _globals['_ATTRIBUTE'].fields_by_name['value']._serialized_options = b'\200\001\001\342A\001\002\272H\016r\t\020\001\030\200\002\340\363\030\001\310\001\001'
+  _globals['_STORESCOPE'].fields_by_name['store_id']._loaded_options = None
+  _globals['_STORESCOPE'].fields_by_name['store_id']._serialized_options = b'\342A\001\002\272H\rr\010\020\001\030@\340\363\030\001\310\001\001'
+  _globals['_STORESCOPE'].fields_by_name['point_of_sale_id']._loaded_options = None
+  _globals['_STORESCOPE'].fields_by_name['point_of_sale_id']._serialized_options = b'\342A\001\001\272H\013r\006\030@\340\363\030\001\330\001\001'
+  _globals['_SEARCHCARDSREQUEST'].oneofs_by_name['query']._loaded_options = None
+  _globals['_SEARCHCARDSREQUEST'].oneofs_by_name['query']._serialized_options = b'\272H\002\010\001'
+  _globals['_SEARCHCARDSREQUEST'].fields_by_name['connection']._loaded_options = None
+  _globals['_SEARCHCARDSREQUEST'].fields_by_name['connection']._serialized_options = b'\342A\001\002\272H\tr\004\320\363\030\001\310\001\001'
+  _globals['_SEARCHCARDSREQUEST'].fields_by_name['phone']._loaded_options = None
+  _globals['_SEARCHCARDSREQUEST'].fields_by_name['phone']._serialized_options = b'\200\001\001\272H\006r\004\350\363\030\001'
+  _globals['_SEARCHCARDSREQUEST'].fields_by_name['email']._loaded_options = None
+  _globals['_SEARCHCARDSREQUEST'].fields_by_name['email']._serialized_options = b'\200\001\001\272H\tr\007\030\376\001\360\363\030\001'
+  _globals['_SEARCHCARDSREQUEST'].fields_by_name['group_id']._loaded_options = None
+  _globals['_SEARCHCARDSREQUEST'].fields_by_name['group_id']._serialized_options = b'\272H\nr\010\020\001\030@\340\363\030\001'
+  _globals['_SEARCHCARDSREQUEST'].fields_by_name['page']._loaded_options = None
+  _globals['_SEARCHCARDSREQUEST'].fields_by_name['page']._serialized_options = b'\342A\001\001'
+  _globals['_CREATECARDREQUEST'].fields_by_name['connection']._loaded_options = None
+  _globals['_CREATECARDREQUEST'].fields_by_name['connection']._serialized_options = b'\342A\001\002\272H\tr\004\320\363\030\001\310\001\001'
+  _globals['_CREATECARDREQUEST'].fields_by_name['account_id']._loaded_options = None
+  _globals['_CREATECARDREQUEST'].fields_by_name['account_id']._serialized_options = b'\200\001\001\342A\001\001\272H\013r\006\030@\340\363\030\001\330\001\001'
+  _globals['_CREATECARDREQUEST'].fields_by_name['card']._loaded_options = None
+  _globals['_CREATECARDREQUEST'].fields_by_name['card']._serialized_options = b'\342A\001\001'
+  _globals['_CREATECARDREQUEST'].fields_by_name['proof_token']._loaded_options = None
+  _globals['_CREATECARDREQUEST'].fields_by_name['proof_token']._serialized_options = b'\200\001\001\342A\001\001\272H\014r\007\030\200\020\340\363\030\001\330\001\001'
+  _globals['_CREATECARDREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CREATECARDREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\tr\004\310\363\030\001\310\001\001'
+  _globals['_CREATECARDREQUEST'].fields_by_name['options']._loaded_options = None
+  _globals['_CREATECARDREQUEST'].fields_by_name['options']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATECARDREQUEST'].fields_by_name['account']._loaded_options = None
+  _globals['_UPDATECARDREQUEST'].fields_by_name['account']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_UPDATECARDREQUEST'].fields_by_name['card']._loaded_options = None
+  _globals['_UPDATECARDREQUEST'].fields_by_name['card']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_UPDATECARDREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATECARDREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001\272H\314\001\272\001\310\001\n\020update_mask.card\0221must hold only fields of Card that can be changed\032\200\001this.paths.all(path, path in [\'type\', \'holder\', \'holder.display_name\', \'holder.given_name\', \'holder.family_name\', \'attributes\'])'
+  _globals['_UPDATECARDREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPDATECARDREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\tr\004\310\363\030\001\310\001\001'
+  _globals['_UPDATECARDREQUEST'].fields_by_name['options']._loaded_options = None
+  _globals['_UPDATECARDREQUEST'].fields_by_name['options']._serialized_options = b'\342A\001\001'
+  _globals['_PURCHASERECEIPT'].fields_by_name['number']._loaded_options = None
+  _globals['_PURCHASERECEIPT'].fields_by_name['number']._serialized_options = b'\342A\001\002\272H\rr\010\020\001\030@\340\363\030\001\310\001\001'
+  _globals['_PURCHASERECEIPT'].fields_by_name['date']._loaded_options = None
+  _globals['_PURCHASERECEIPT'].fields_by_name['date']._serialized_options = b'\342A\001\001\272H\307\001\272\001\303\001\n\ndate.whole\022Cmust be a whole date: year 1900 to 2199, month 1 to 12, day 1 to 31\032pthis.year >= 1900 && this.year <= 2199 && this.month >= 1 && this.month <= 12 && this.day >= 1 && this.day <= 31'
+  _globals['_PURCHASERECEIPT'].fields_by_name['amount']._loaded_options = None
+  _globals['_PURCHASERECEIPT'].fields_by_name['amount']._serialized_options = b'\342A\001\001\272H\321\002\272\001l\n\023money.currency_code\022+currency_code must be three capital letters\032(this.currency_code.matches(\'^[A-Z]{3}$\')\272\001\336\001\n\016money.positive\022Hmust be more than zero, at most 999999999999 units, nanos 0 to 999999999\032\201\001this.units >= 0 && this.units <= 999999999999 && this.nanos >= 0 && this.nanos <= 999999999 && (this.units > 0 || this.nanos > 0)'
+  _globals['_VERIFYCARDOWNERSHIPREQUEST'].fields_by_name['account']._loaded_options = None
+  _globals['_VERIFYCARDOWNERSHIPREQUEST'].fields_by_name['account']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_VERIFYCARDOWNERSHIPREQUEST'].fields_by_name['receipt']._loaded_options = None
+  _globals['_VERIFYCARDOWNERSHIPREQUEST'].fields_by_name['receipt']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_VERIFYCARDOWNERSHIPRESPONSE'].fields_by_name['proof_token']._loaded_options = None
+  _globals['_VERIFYCARDOWNERSHIPRESPONSE'].fields_by_name['proof_token']._serialized_options = b'\200\001\001'
   _globals['_GETCARDREQUEST'].fields_by_name['account']._loaded_options = None
   _globals['_GETCARDREQUEST'].fields_by_name['account']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_TRANSACTION'].fields_by_name['narration']._loaded_options = None
@@ -61,30 +130,74 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTRANSACTIONSREQUEST'].fields_by_name['interval']._serialized_options = b'\342A\001\001'
   _globals['_LISTTRANSACTIONSREQUEST'].fields_by_name['page']._loaded_options = None
   _globals['_LISTTRANSACTIONSREQUEST'].fields_by_name['page']._serialized_options = b'\342A\001\001'
+  _globals['_LISTTRANSACTIONITEMSREQUEST'].fields_by_name['account']._loaded_options = None
+  _globals['_LISTTRANSACTIONITEMSREQUEST'].fields_by_name['account']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_LISTTRANSACTIONITEMSREQUEST'].fields_by_name['transaction_reference']._loaded_options = None
+  _globals['_LISTTRANSACTIONITEMSREQUEST'].fields_by_name['transaction_reference']._serialized_options = b'\342A\001\002\272H\016r\t\020\001\030\200\001\340\363\030\001\310\001\001'
+  _globals['_LISTTRANSACTIONITEMSREQUEST'].fields_by_name['page']._loaded_options = None
+  _globals['_LISTTRANSACTIONITEMSREQUEST'].fields_by_name['page']._serialized_options = b'\342A\001\001'
+  _globals['_CARDS'].methods_by_name['SearchCards']._loaded_options = None
+  _globals['_CARDS'].methods_by_name['SearchCards']._serialized_options = b'\220\002\001\312\363\030\016\n\ncards:read\020\001'
   _globals['_CARDS'].methods_by_name['GetCard']._loaded_options = None
   _globals['_CARDS'].methods_by_name['GetCard']._serialized_options = b'\220\002\001\312\363\030\016\n\ncards:read\020\001'
+  _globals['_CARDS'].methods_by_name['CreateCard']._loaded_options = None
+  _globals['_CARDS'].methods_by_name['CreateCard']._serialized_options = b'\220\002\002\312\363\030\017\n\013cards:write\020\002'
+  _globals['_CARDS'].methods_by_name['UpdateCard']._loaded_options = None
+  _globals['_CARDS'].methods_by_name['UpdateCard']._serialized_options = b'\220\002\002\312\363\030\017\n\013cards:write\020\002'
+  _globals['_CARDS'].methods_by_name['VerifyCardOwnership']._loaded_options = None
+  _globals['_CARDS'].methods_by_name['VerifyCardOwnership']._serialized_options = b'\312\363\030\017\n\013cards:write\020\003'
   _globals['_CARDS'].methods_by_name['ListTransactions']._loaded_options = None
   _globals['_CARDS'].methods_by_name['ListTransactions']._serialized_options = b'\220\002\001\312\363\030\016\n\ncards:read\020\001'
-  _globals['_CARDSTATUS']._serialized_start=1695
-  _globals['_CARDSTATUS']._serialized_end=1887
-  _globals['_TRANSACTIONKIND']._serialized_start=1890
-  _globals['_TRANSACTIONKIND']._serialized_end=2146
-  _globals['_HOLDER']._serialized_start=208
-  _globals['_HOLDER']._serialized_end=330
-  _globals['_CARD']._serialized_start=333
-  _globals['_CARD']._serialized_end=781
-  _globals['_CARD_ATTRIBUTESENTRY']._serialized_start=720
-  _globals['_CARD_ATTRIBUTESENTRY']._serialized_end=781
-  _globals['_GETCARDREQUEST']._serialized_start=783
-  _globals['_GETCARDREQUEST']._serialized_end=861
-  _globals['_GETCARDRESPONSE']._serialized_start=863
-  _globals['_GETCARDRESPONSE']._serialized_end=918
-  _globals['_TRANSACTION']._serialized_start=921
-  _globals['_TRANSACTION']._serialized_end=1373
-  _globals['_LISTTRANSACTIONSREQUEST']._serialized_start=1376
-  _globals['_LISTTRANSACTIONSREQUEST']._serialized_end=1563
-  _globals['_LISTTRANSACTIONSRESPONSE']._serialized_start=1565
-  _globals['_LISTTRANSACTIONSRESPONSE']._serialized_end=1692
-  _globals['_CARDS']._serialized_start=2149
-  _globals['_CARDS']._serialized_end=2365
+  _globals['_CARDS'].methods_by_name['ListTransactionItems']._loaded_options = None
+  _globals['_CARDS'].methods_by_name['ListTransactionItems']._serialized_options = b'\220\002\001\312\363\030\016\n\ncards:read\020\001'
+  _globals['_TRANSACTIONKIND']._serialized_start=5359
+  _globals['_TRANSACTIONKIND']._serialized_end=5615
+  _globals['_HOLDER']._serialized_start=291
+  _globals['_HOLDER']._serialized_end=458
+  _globals['_CARD']._serialized_start=461
+  _globals['_CARD']._serialized_end=977
+  _globals['_CARD_ATTRIBUTESENTRY']._serialized_start=916
+  _globals['_CARD_ATTRIBUTESENTRY']._serialized_end=977
+  _globals['_SCAN']._serialized_start=979
+  _globals['_SCAN']._serialized_end=1100
+  _globals['_ATTRIBUTE']._serialized_start=1102
+  _globals['_ATTRIBUTE']._serialized_end=1203
+  _globals['_STORESCOPE']._serialized_start=1205
+  _globals['_STORESCOPE']._serialized_end=1327
+  _globals['_SEARCHCARDSREQUEST']._serialized_start=1330
+  _globals['_SEARCHCARDSREQUEST']._serialized_end=1735
+  _globals['_SEARCHCARDSRESPONSE']._serialized_start=1737
+  _globals['_SEARCHCARDSRESPONSE']._serialized_end=1838
+  _globals['_CREATECARDREQUEST']._serialized_start=1841
+  _globals['_CREATECARDREQUEST']._serialized_end=2174
+  _globals['_CREATECARDRESPONSE']._serialized_start=2176
+  _globals['_CREATECARDRESPONSE']._serialized_end=2281
+  _globals['_UPDATECARDREQUEST']._serialized_start=2284
+  _globals['_UPDATECARDREQUEST']._serialized_end=2801
+  _globals['_UPDATECARDRESPONSE']._serialized_start=2803
+  _globals['_UPDATECARDRESPONSE']._serialized_end=2908
+  _globals['_PURCHASERECEIPT']._serialized_start=2911
+  _globals['_PURCHASERECEIPT']._serialized_end=3617
+  _globals['_VERIFYCARDOWNERSHIPREQUEST']._serialized_start=3620
+  _globals['_VERIFYCARDOWNERSHIPREQUEST']._serialized_end=3777
+  _globals['_VERIFYCARDOWNERSHIPRESPONSE']._serialized_start=3780
+  _globals['_VERIFYCARDOWNERSHIPRESPONSE']._serialized_end=3936
+  _globals['_GETCARDREQUEST']._serialized_start=3938
+  _globals['_GETCARDREQUEST']._serialized_end=4016
+  _globals['_GETCARDRESPONSE']._serialized_start=4018
+  _globals['_GETCARDRESPONSE']._serialized_end=4073
+  _globals['_TRANSACTION']._serialized_start=4076
+  _globals['_TRANSACTION']._serialized_end=4528
+  _globals['_LISTTRANSACTIONSREQUEST']._serialized_start=4531
+  _globals['_LISTTRANSACTIONSREQUEST']._serialized_end=4718
+  _globals['_LISTTRANSACTIONSRESPONSE']._serialized_start=4720
+  _globals['_LISTTRANSACTIONSRESPONSE']._serialized_end=4847
+  _globals['_LISTTRANSACTIONITEMSREQUEST']._serialized_start=4850
+  _globals['_LISTTRANSACTIONITEMSREQUEST']._serialized_end=5061
+  _globals['_TRANSACTIONITEM']._serialized_start=5064
+  _globals['_TRANSACTIONITEM']._serialized_end=5233
+  _globals['_LISTTRANSACTIONITEMSRESPONSE']._serialized_start=5235
+  _globals['_LISTTRANSACTIONITEMSRESPONSE']._serialized_end=5356
+  _globals['_CARDS']._serialized_start=5618
+  _globals['_CARDS']._serialized_end=6395
 # @@protoc_insertion_point(module_scope)

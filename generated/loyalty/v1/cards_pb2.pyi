@@ -5,10 +5,12 @@ Cards: what is known about an account, and what happened on it."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.type import date_pb2 as _date_pb2
 from google.type import money_pb2 as _money_pb2
 from loyalty.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -21,46 +23,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _CardStatus:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _CardStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CardStatus.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    CARD_STATUS_UNSPECIFIED: _CardStatus.ValueType  # 0
-    """The provider does not say."""
-    CARD_STATUS_ACTIVE: _CardStatus.ValueType  # 1
-    """The account can be used."""
-    CARD_STATUS_INACTIVE: _CardStatus.ValueType  # 2
-    """The account was issued and not yet activated."""
-    CARD_STATUS_SUSPENDED: _CardStatus.ValueType  # 3
-    """The account is stopped for a time."""
-    CARD_STATUS_BLOCKED: _CardStatus.ValueType  # 4
-    """The account is blocked until the provider or its issuer frees it."""
-    CARD_STATUS_CLOSED: _CardStatus.ValueType  # 5
-    """The account was closed for good."""
-    CARD_STATUS_EXPIRED: _CardStatus.ValueType  # 6
-    """The account's time has run out."""
-
-class CardStatus(_CardStatus, metaclass=_CardStatusEnumTypeWrapper):
-    """CardStatus says whether an account can be used."""
-
-CARD_STATUS_UNSPECIFIED: CardStatus.ValueType  # 0
-"""The provider does not say."""
-CARD_STATUS_ACTIVE: CardStatus.ValueType  # 1
-"""The account can be used."""
-CARD_STATUS_INACTIVE: CardStatus.ValueType  # 2
-"""The account was issued and not yet activated."""
-CARD_STATUS_SUSPENDED: CardStatus.ValueType  # 3
-"""The account is stopped for a time."""
-CARD_STATUS_BLOCKED: CardStatus.ValueType  # 4
-"""The account is blocked until the provider or its issuer frees it."""
-CARD_STATUS_CLOSED: CardStatus.ValueType  # 5
-"""The account was closed for good."""
-CARD_STATUS_EXPIRED: CardStatus.ValueType  # 6
-"""The account's time has run out."""
-Global___CardStatus: _TypeAlias = CardStatus  # noqa: Y015
 
 class _TransactionKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -118,11 +80,13 @@ class Holder(_message.Message):
     GIVEN_NAME_FIELD_NUMBER: _builtins.int
     FAMILY_NAME_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
-    """The whole name. A provider's single name stands here and is never split."""
+    """The whole name: at most 128 characters. A provider's single name stands here and is never
+    split.
+    """
     given_name: _builtins.str
-    """The given name, where the provider keeps it apart."""
+    """The given name, where it is kept apart: at most 128 characters."""
     family_name: _builtins.str
-    """The family name, where the provider keeps it apart."""
+    """The family name, where it is kept apart: at most 128 characters."""
     def __init__(
         self,
         *,
@@ -140,7 +104,9 @@ Global___Holder: _TypeAlias = Holder  # noqa: Y015
 
 @_typing.final
 class Card(_message.Message):
-    """Card is an account with what the provider tells about it."""
+    """Card is an account with what the provider tells about it. In a request its type, holder and
+    attributes count; everything else is ignored there.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -173,8 +139,10 @@ class Card(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """The type in the provider's own word, for example `CASHBACK`. Empty where there is none."""
-    status: Global___CardStatus.ValueType
+    """The type in the provider's own word, for example `CASHBACK`: at most 64 characters. Empty
+    where there is none.
+    """
+    status: _types_pb2.AccountStatus.ValueType
     """Whether the account can be used."""
     tier: _builtins.str
     """The tier in the provider's own word. Empty where there is none."""
@@ -196,14 +164,16 @@ class Card(_message.Message):
 
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Further facts under the provider's own names. They may be personal data."""
+        """Further facts under the provider's own names: in a request at most 50, names of 1 to 64 and
+        values of at most 256 characters. They may be personal data; none may hold a card number.
+        """
 
     def __init__(
         self,
         *,
         account: _types_pb2.Account | None = ...,
         type: _builtins.str = ...,
-        status: Global___CardStatus.ValueType = ...,
+        status: _types_pb2.AccountStatus.ValueType = ...,
         holder: Global___Holder | None = ...,
         balances: _abc.Iterable[_types_pb2.AccountBalance] | None = ...,
         tier: _builtins.str = ...,
@@ -217,6 +187,443 @@ class Card(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Card: _TypeAlias = Card  # noqa: Y015
+
+@_typing.final
+class Scan(_message.Message):
+    """Scan is a number as it was read off a card."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_MODE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    entry_mode: _types_pb2.EntryMode.ValueType
+    """How the number was read, where the provider wants to know."""
+    value: _builtins.str
+    """The number: 1 to 64 characters. Track data is refused."""
+    def __init__(
+        self,
+        *,
+        entry_mode: _types_pb2.EntryMode.ValueType = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_mode", b"entry_mode", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Scan: _TypeAlias = Scan  # noqa: Y015
+
+@_typing.final
+class Attribute(_message.Message):
+    """Attribute is a fact under the provider's own name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name, for example `member_number`: 1 to 64 characters."""
+    value: _builtins.str
+    """The value: 1 to 256 characters."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attribute: _TypeAlias = Attribute  # noqa: Y015
+
+@_typing.final
+class StoreScope(_message.Message):
+    """StoreScope is one store, or one till of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    POINT_OF_SALE_ID_FIELD_NUMBER: _builtins.int
+    store_id: _builtins.str
+    """The store, as the provider or the configuration names it: 1 to 64 characters."""
+    point_of_sale_id: _builtins.str
+    """The point of sale (the till): at most 64 characters."""
+    def __init__(
+        self,
+        *,
+        store_id: _builtins.str = ...,
+        point_of_sale_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["point_of_sale_id", b"point_of_sale_id", "store_id", b"store_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreScope: _TypeAlias = StoreScope  # noqa: Y015
+
+@_typing.final
+class SearchCardsRequest(_message.Message):
+    """SearchCardsRequest says what is known of the accounts that are looked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    SCAN_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    connection: _builtins.str
+    """The connection: its id, with or without `connections/`."""
+    phone: _builtins.str
+    """The holder's phone number: 6 to 15 digits, a + before them where it is international."""
+    email: _builtins.str
+    """The holder's e-mail address: at most 254 characters."""
+    group_id: _builtins.str
+    """A group of cards, as the provider names it: 1 to 64 characters."""
+    @_builtins.property
+    def scan(self) -> Global___Scan:
+        """A number that was read off a card; it need not be the account's id."""
+
+    @_builtins.property
+    def attribute(self) -> Global___Attribute:
+        """Another fact that is the account's alone."""
+
+    @_builtins.property
+    def store(self) -> Global___StoreScope:
+        """The cards that a store takes."""
+
+    @_builtins.property
+    def page(self) -> _types_pb2.Page:
+        """Which page."""
+
+    def __init__(
+        self,
+        *,
+        connection: _builtins.str = ...,
+        scan: Global___Scan | None = ...,
+        phone: _builtins.str = ...,
+        email: _builtins.str = ...,
+        attribute: Global___Attribute | None = ...,
+        group_id: _builtins.str = ...,
+        store: Global___StoreScope | None = ...,
+        page: _types_pb2.Page | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "email", b"email", "group_id", b"group_id", "page", b"page", "phone", b"phone", "query", b"query", "scan", b"scan", "scope", b"scope", "store", b"store"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "connection", b"connection", "email", b"email", "group_id", b"group_id", "page", b"page", "phone", b"phone", "query", b"query", "scan", b"scan", "scope", b"scope", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["scan", "phone", "email", "attribute"]  # noqa: Y015
+    _WhichOneofArgType_query: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    _WhichOneofReturnType_scope: _TypeAlias = _typing.Literal["group_id", "store"]  # noqa: Y015
+    _WhichOneofArgType_scope: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_query) -> _WhichOneofReturnType_query | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_scope) -> _WhichOneofReturnType_scope | None: ...
+
+Global___SearchCardsRequest: _TypeAlias = SearchCardsRequest  # noqa: Y015
+
+@_typing.final
+class SearchCardsResponse(_message.Message):
+    """SearchCardsResponse carries one page of accounts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The page_token of the next page. Empty when this is the last one."""
+    @_builtins.property
+    def cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___Card]:
+        """The accounts with their holders and balances."""
+
+    def __init__(
+        self,
+        *,
+        cards: _abc.Iterable[Global___Card] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchCardsResponse: _TypeAlias = SearchCardsResponse  # noqa: Y015
+
+@_typing.final
+class CreateCardRequest(_message.Message):
+    """CreateCardRequest asks for an account to be made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    CARD_FIELD_NUMBER: _builtins.int
+    PROOF_TOKEN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    connection: _builtins.str
+    """The connection: its id, with or without `connections/`."""
+    account_id: _builtins.str
+    """The id that the account shall have, where the provider does not choose it: 1 to 64
+    characters. Needed where GetCapabilities names it.
+    """
+    proof_token: _builtins.str
+    """The proof_token of Wallets.VerifyChallenge: at most 2048 characters. Needed where
+    GetCapabilities names it.
+    """
+    request_id: _builtins.str
+    """The caller's own id for this booking: 8 to 64 characters out of A-Z a-z 0-9 . _ : - (a UUID
+    is best), unique per tenant over all rpcs and connections. One that looks like a card number
+    is refused.
+    """
+    @_builtins.property
+    def card(self) -> Global___Card:
+        """The card: its type, holder and attributes."""
+
+    @_builtins.property
+    def options(self) -> _types_pb2.BookingOptions:
+        """How to book."""
+
+    def __init__(
+        self,
+        *,
+        connection: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        card: Global___Card | None = ...,
+        proof_token: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        options: _types_pb2.BookingOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "card", b"card", "connection", b"connection", "options", b"options", "proof_token", b"proof_token", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateCardRequest: _TypeAlias = CreateCardRequest  # noqa: Y015
+
+@_typing.final
+class CreateCardResponse(_message.Message):
+    """CreateCardResponse carries the booking and what it made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOKING_FIELD_NUMBER: _builtins.int
+    CARD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def booking(self) -> _types_pb2.Booking:
+        """The booking, which has succeeded (or was only checked, with validate_only)."""
+
+    @_builtins.property
+    def card(self) -> Global___Card:
+        """The account that was made. Absent with validate_only."""
+
+    def __init__(
+        self,
+        *,
+        booking: _types_pb2.Booking | None = ...,
+        card: Global___Card | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["booking", b"booking", "card", b"card"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["booking", b"booking", "card", b"card"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateCardResponse: _TypeAlias = CreateCardResponse  # noqa: Y015
+
+@_typing.final
+class UpdateCardRequest(_message.Message):
+    """UpdateCardRequest says what of an account shall change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    CARD_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The caller's own id for this booking: 8 to 64 characters out of A-Z a-z 0-9 . _ : - (a UUID
+    is best), unique per tenant over all rpcs and connections. One that looks like a card number
+    is refused.
+    """
+    @_builtins.property
+    def account(self) -> _types_pb2.AccountRef:
+        """The account."""
+
+    @_builtins.property
+    def card(self) -> Global___Card:
+        """The new values."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields of `card` shall change: `type`, `holder`, `holder.display_name`,
+        `holder.given_name`, `holder.family_name` and `attributes`. Absent means those that are
+        filled. A field that is named and not filled is cleared, where the provider can do that.
+        `attributes` sets those that are given and leaves all others.
+        """
+
+    @_builtins.property
+    def options(self) -> _types_pb2.BookingOptions:
+        """How to book."""
+
+    def __init__(
+        self,
+        *,
+        account: _types_pb2.AccountRef | None = ...,
+        card: Global___Card | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+        options: _types_pb2.BookingOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "card", b"card", "options", b"options", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "card", b"card", "options", b"options", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCardRequest: _TypeAlias = UpdateCardRequest  # noqa: Y015
+
+@_typing.final
+class UpdateCardResponse(_message.Message):
+    """UpdateCardResponse carries the booking and the account as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOKING_FIELD_NUMBER: _builtins.int
+    CARD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def booking(self) -> _types_pb2.Booking:
+        """The booking, which has succeeded (or was only checked, with validate_only)."""
+
+    @_builtins.property
+    def card(self) -> Global___Card:
+        """The account after the change, as far as the provider told. Absent with validate_only."""
+
+    def __init__(
+        self,
+        *,
+        booking: _types_pb2.Booking | None = ...,
+        card: Global___Card | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["booking", b"booking", "card", b"card"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["booking", b"booking", "card", b"card"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCardResponse: _TypeAlias = UpdateCardResponse  # noqa: Y015
+
+@_typing.final
+class PurchaseReceipt(_message.Message):
+    """PurchaseReceipt is what a receipt in a person's hand says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    DATE_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    number: _builtins.str
+    """The number printed on it: 1 to 64 characters."""
+    @_builtins.property
+    def date(self) -> _date_pb2.Date:
+        """The date printed on it: a whole date. Needed where GetCapabilities names it."""
+
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The total printed on it: more than zero, in the currency of the connection, with no more
+        decimals than that currency has. Needed where GetCapabilities names it.
+        """
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.str = ...,
+        date: _date_pb2.Date | None = ...,
+        amount: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "date", b"date"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "date", b"date", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurchaseReceipt: _TypeAlias = PurchaseReceipt  # noqa: Y015
+
+@_typing.final
+class VerifyCardOwnershipRequest(_message.Message):
+    """VerifyCardOwnershipRequest names one account and a receipt on which it was used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> _types_pb2.AccountRef:
+        """The account."""
+
+    @_builtins.property
+    def receipt(self) -> Global___PurchaseReceipt:
+        """The receipt."""
+
+    def __init__(
+        self,
+        *,
+        account: _types_pb2.AccountRef | None = ...,
+        receipt: Global___PurchaseReceipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyCardOwnershipRequest: _TypeAlias = VerifyCardOwnershipRequest  # noqa: Y015
+
+@_typing.final
+class VerifyCardOwnershipResponse(_message.Message):
+    """VerifyCardOwnershipResponse says whether the receipt proves it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERIFIED_FIELD_NUMBER: _builtins.int
+    PROOF_TOKEN_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    verified: _builtins.bool
+    """True when it does."""
+    proof_token: _builtins.str
+    """What proves it to Wallets.LinkAccount. Opaque; it holds for one tenant and one connection,
+    until expire_time. Empty where no later call needs it, and when verified is false.
+    """
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the proof_token ends. Absent without one, or where the provider does not tell."""
+
+    def __init__(
+        self,
+        *,
+        verified: _builtins.bool = ...,
+        proof_token: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "proof_token", b"proof_token", "verified", b"verified"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyCardOwnershipResponse: _TypeAlias = VerifyCardOwnershipResponse  # noqa: Y015
 
 @_typing.final
 class GetCardRequest(_message.Message):
@@ -403,3 +810,109 @@ class ListTransactionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTransactionsResponse: _TypeAlias = ListTransactionsResponse  # noqa: Y015
+
+@_typing.final
+class ListTransactionItemsRequest(_message.Message):
+    """ListTransactionItemsRequest names one transaction of an account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    TRANSACTION_REFERENCE_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    transaction_reference: _builtins.str
+    """The transaction, as in Transaction.reference: 1 to 128 characters."""
+    @_builtins.property
+    def account(self) -> _types_pb2.AccountRef:
+        """The account."""
+
+    @_builtins.property
+    def page(self) -> _types_pb2.Page:
+        """Which page."""
+
+    def __init__(
+        self,
+        *,
+        account: _types_pb2.AccountRef | None = ...,
+        transaction_reference: _builtins.str = ...,
+        page: _types_pb2.Page | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "page", b"page"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "page", b"page", "transaction_reference", b"transaction_reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTransactionItemsRequest: _TypeAlias = ListTransactionItemsRequest  # noqa: Y015
+
+@_typing.final
+class TransactionItem(_message.Message):
+    """TransactionItem is one line of what was bought."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    SKU_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The line's number, from 1 on."""
+    sku: _builtins.str
+    """The article's number. Empty where the provider has none."""
+    description: _builtins.str
+    """The article in words."""
+    quantity: _builtins.str
+    """How much of it: a decimal number as text, for example `2` or `0.75`. Empty where the provider
+    does not tell.
+    """
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The total of the line, in the currency of the connection. Absent where the provider does not
+        tell.
+        """
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        sku: _builtins.str = ...,
+        description: _builtins.str = ...,
+        quantity: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "description", b"description", "position", b"position", "quantity", b"quantity", "sku", b"sku"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransactionItem: _TypeAlias = TransactionItem  # noqa: Y015
+
+@_typing.final
+class ListTransactionItemsResponse(_message.Message):
+    """ListTransactionItemsResponse carries one page of lines."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The page_token of the next page. Empty when this is the last one."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransactionItem]:
+        """The lines, in the order of their positions."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___TransactionItem] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTransactionItemsResponse: _TypeAlias = ListTransactionItemsResponse  # noqa: Y015

@@ -26,7 +26,10 @@ if _version_not_supported:
 
 
 class CardsStub(object):
-    """Cards reads accounts: cards, members and gift cards alike.
+    """Cards reads accounts (cards, members and gift cards alike), makes and changes them.
+
+    A booking happens at most once per request_id. When its answer is lost, repeat the same call
+    with the same request_id, or give up with Bookings.CancelBooking.
     """
 
     def __init__(self, channel):
@@ -35,25 +38,84 @@ class CardsStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.SearchCards = channel.unary_unary(
+                '/loyalty.v1.Cards/SearchCards',
+                request_serializer=loyalty_dot_v1_dot_cards__pb2.SearchCardsRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_cards__pb2.SearchCardsResponse.FromString,
+                _registered_method=True)
         self.GetCard = channel.unary_unary(
                 '/loyalty.v1.Cards/GetCard',
                 request_serializer=loyalty_dot_v1_dot_cards__pb2.GetCardRequest.SerializeToString,
                 response_deserializer=loyalty_dot_v1_dot_cards__pb2.GetCardResponse.FromString,
+                _registered_method=True)
+        self.CreateCard = channel.unary_unary(
+                '/loyalty.v1.Cards/CreateCard',
+                request_serializer=loyalty_dot_v1_dot_cards__pb2.CreateCardRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_cards__pb2.CreateCardResponse.FromString,
+                _registered_method=True)
+        self.UpdateCard = channel.unary_unary(
+                '/loyalty.v1.Cards/UpdateCard',
+                request_serializer=loyalty_dot_v1_dot_cards__pb2.UpdateCardRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_cards__pb2.UpdateCardResponse.FromString,
+                _registered_method=True)
+        self.VerifyCardOwnership = channel.unary_unary(
+                '/loyalty.v1.Cards/VerifyCardOwnership',
+                request_serializer=loyalty_dot_v1_dot_cards__pb2.VerifyCardOwnershipRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_cards__pb2.VerifyCardOwnershipResponse.FromString,
                 _registered_method=True)
         self.ListTransactions = channel.unary_unary(
                 '/loyalty.v1.Cards/ListTransactions',
                 request_serializer=loyalty_dot_v1_dot_cards__pb2.ListTransactionsRequest.SerializeToString,
                 response_deserializer=loyalty_dot_v1_dot_cards__pb2.ListTransactionsResponse.FromString,
                 _registered_method=True)
+        self.ListTransactionItems = channel.unary_unary(
+                '/loyalty.v1.Cards/ListTransactionItems',
+                request_serializer=loyalty_dot_v1_dot_cards__pb2.ListTransactionItemsRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_cards__pb2.ListTransactionItemsResponse.FromString,
+                _registered_method=True)
 
 
 class CardsServicer(object):
-    """Cards reads accounts: cards, members and gift cards alike.
+    """Cards reads accounts (cards, members and gift cards alike), makes and changes them.
+
+    A booking happens at most once per request_id. When its answer is lost, repeat the same call
+    with the same request_id, or give up with Bookings.CancelBooking.
     """
+
+    def SearchCards(self, request, context):
+        """SearchCards answers the accounts that a number, a phone or another fact belongs to. No such
+        account is an empty answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetCard(self, request, context):
         """GetCard answers the account with its holder and balances. NOT_FOUND / ACCOUNT_NOT_FOUND when
         the provider does not know it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateCard(self, request, context):
+        """CreateCard makes an account. ALREADY_EXISTS / ACCOUNT_ALREADY_EXISTS when the provider has
+        one for these data.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCard(self, request, context):
+        """UpdateCard changes what the provider keeps of the account and its holder.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyCardOwnership(self, request, context):
+        """VerifyCardOwnership checks by a receipt that a person has the card in hand. A receipt that
+        does not belong to the card is an answer with verified = false and never an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -67,18 +129,51 @@ class CardsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTransactionItems(self, request, context):
+        """ListTransactionItems answers what was bought with one transaction, line by line. NOT_FOUND /
+        NOT_FOUND when the provider does not know the transaction.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CardsServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'SearchCards': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchCards,
+                    request_deserializer=loyalty_dot_v1_dot_cards__pb2.SearchCardsRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_cards__pb2.SearchCardsResponse.SerializeToString,
+            ),
             'GetCard': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCard,
                     request_deserializer=loyalty_dot_v1_dot_cards__pb2.GetCardRequest.FromString,
                     response_serializer=loyalty_dot_v1_dot_cards__pb2.GetCardResponse.SerializeToString,
             ),
+            'CreateCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCard,
+                    request_deserializer=loyalty_dot_v1_dot_cards__pb2.CreateCardRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_cards__pb2.CreateCardResponse.SerializeToString,
+            ),
+            'UpdateCard': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCard,
+                    request_deserializer=loyalty_dot_v1_dot_cards__pb2.UpdateCardRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_cards__pb2.UpdateCardResponse.SerializeToString,
+            ),
+            'VerifyCardOwnership': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyCardOwnership,
+                    request_deserializer=loyalty_dot_v1_dot_cards__pb2.VerifyCardOwnershipRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_cards__pb2.VerifyCardOwnershipResponse.SerializeToString,
+            ),
             'ListTransactions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTransactions,
                     request_deserializer=loyalty_dot_v1_dot_cards__pb2.ListTransactionsRequest.FromString,
                     response_serializer=loyalty_dot_v1_dot_cards__pb2.ListTransactionsResponse.SerializeToString,
+            ),
+            'ListTransactionItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTransactionItems,
+                    request_deserializer=loyalty_dot_v1_dot_cards__pb2.ListTransactionItemsRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_cards__pb2.ListTransactionItemsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -89,8 +184,38 @@ def add_CardsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Cards(object):
-    """Cards reads accounts: cards, members and gift cards alike.
+    """Cards reads accounts (cards, members and gift cards alike), makes and changes them.
+
+    A booking happens at most once per request_id. When its answer is lost, repeat the same call
+    with the same request_id, or give up with Bookings.CancelBooking.
     """
+
+    @staticmethod
+    def SearchCards(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.Cards/SearchCards',
+            loyalty_dot_v1_dot_cards__pb2.SearchCardsRequest.SerializeToString,
+            loyalty_dot_v1_dot_cards__pb2.SearchCardsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetCard(request,
@@ -120,6 +245,87 @@ class Cards(object):
             _registered_method=True)
 
     @staticmethod
+    def CreateCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.Cards/CreateCard',
+            loyalty_dot_v1_dot_cards__pb2.CreateCardRequest.SerializeToString,
+            loyalty_dot_v1_dot_cards__pb2.CreateCardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.Cards/UpdateCard',
+            loyalty_dot_v1_dot_cards__pb2.UpdateCardRequest.SerializeToString,
+            loyalty_dot_v1_dot_cards__pb2.UpdateCardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyCardOwnership(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.Cards/VerifyCardOwnership',
+            loyalty_dot_v1_dot_cards__pb2.VerifyCardOwnershipRequest.SerializeToString,
+            loyalty_dot_v1_dot_cards__pb2.VerifyCardOwnershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListTransactions(request,
             target,
             options=(),
@@ -136,6 +342,33 @@ class Cards(object):
             '/loyalty.v1.Cards/ListTransactions',
             loyalty_dot_v1_dot_cards__pb2.ListTransactionsRequest.SerializeToString,
             loyalty_dot_v1_dot_cards__pb2.ListTransactionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTransactionItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.Cards/ListTransactionItems',
+            loyalty_dot_v1_dot_cards__pb2.ListTransactionItemsRequest.SerializeToString,
+            loyalty_dot_v1_dot_cards__pb2.ListTransactionItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,

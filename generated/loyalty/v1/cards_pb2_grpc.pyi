@@ -27,37 +27,94 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CardsStub:
-    """Cards reads accounts: cards, members and gift cards alike."""
+    """Cards reads accounts (cards, members and gift cards alike), makes and changes them.
+
+    A booking happens at most once per request_id. When its answer is lost, repeat the same call
+    with the same request_id, or give up with Bookings.CancelBooking.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CardsAsyncStub: ...
+    SearchCards: _grpc.UnaryUnaryMultiCallable[_cards_pb2.SearchCardsRequest, _cards_pb2.SearchCardsResponse]
+    """SearchCards answers the accounts that a number, a phone or another fact belongs to. No such
+    account is an empty answer.
+    """
     GetCard: _grpc.UnaryUnaryMultiCallable[_cards_pb2.GetCardRequest, _cards_pb2.GetCardResponse]
     """GetCard answers the account with its holder and balances. NOT_FOUND / ACCOUNT_NOT_FOUND when
     the provider does not know it.
+    """
+    CreateCard: _grpc.UnaryUnaryMultiCallable[_cards_pb2.CreateCardRequest, _cards_pb2.CreateCardResponse]
+    """CreateCard makes an account. ALREADY_EXISTS / ACCOUNT_ALREADY_EXISTS when the provider has
+    one for these data.
+    """
+    UpdateCard: _grpc.UnaryUnaryMultiCallable[_cards_pb2.UpdateCardRequest, _cards_pb2.UpdateCardResponse]
+    """UpdateCard changes what the provider keeps of the account and its holder."""
+    VerifyCardOwnership: _grpc.UnaryUnaryMultiCallable[_cards_pb2.VerifyCardOwnershipRequest, _cards_pb2.VerifyCardOwnershipResponse]
+    """VerifyCardOwnership checks by a receipt that a person has the card in hand. A receipt that
+    does not belong to the card is an answer with verified = false and never an error.
     """
     ListTransactions: _grpc.UnaryUnaryMultiCallable[_cards_pb2.ListTransactionsRequest, _cards_pb2.ListTransactionsResponse]
     """ListTransactions answers what the provider has booked on the account, newest first, whoever
     booked it.
     """
+    ListTransactionItems: _grpc.UnaryUnaryMultiCallable[_cards_pb2.ListTransactionItemsRequest, _cards_pb2.ListTransactionItemsResponse]
+    """ListTransactionItems answers what was bought with one transaction, line by line. NOT_FOUND /
+    NOT_FOUND when the provider does not know the transaction.
+    """
 
 @_typing.type_check_only
 class CardsAsyncStub(CardsStub):
-    """Cards reads accounts: cards, members and gift cards alike."""
+    """Cards reads accounts (cards, members and gift cards alike), makes and changes them.
+
+    A booking happens at most once per request_id. When its answer is lost, repeat the same call
+    with the same request_id, or give up with Bookings.CancelBooking.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    SearchCards: _aio.UnaryUnaryMultiCallable[_cards_pb2.SearchCardsRequest, _cards_pb2.SearchCardsResponse]  # type: ignore[assignment]
+    """SearchCards answers the accounts that a number, a phone or another fact belongs to. No such
+    account is an empty answer.
+    """
     GetCard: _aio.UnaryUnaryMultiCallable[_cards_pb2.GetCardRequest, _cards_pb2.GetCardResponse]  # type: ignore[assignment]
     """GetCard answers the account with its holder and balances. NOT_FOUND / ACCOUNT_NOT_FOUND when
     the provider does not know it.
+    """
+    CreateCard: _aio.UnaryUnaryMultiCallable[_cards_pb2.CreateCardRequest, _cards_pb2.CreateCardResponse]  # type: ignore[assignment]
+    """CreateCard makes an account. ALREADY_EXISTS / ACCOUNT_ALREADY_EXISTS when the provider has
+    one for these data.
+    """
+    UpdateCard: _aio.UnaryUnaryMultiCallable[_cards_pb2.UpdateCardRequest, _cards_pb2.UpdateCardResponse]  # type: ignore[assignment]
+    """UpdateCard changes what the provider keeps of the account and its holder."""
+    VerifyCardOwnership: _aio.UnaryUnaryMultiCallable[_cards_pb2.VerifyCardOwnershipRequest, _cards_pb2.VerifyCardOwnershipResponse]  # type: ignore[assignment]
+    """VerifyCardOwnership checks by a receipt that a person has the card in hand. A receipt that
+    does not belong to the card is an answer with verified = false and never an error.
     """
     ListTransactions: _aio.UnaryUnaryMultiCallable[_cards_pb2.ListTransactionsRequest, _cards_pb2.ListTransactionsResponse]  # type: ignore[assignment]
     """ListTransactions answers what the provider has booked on the account, newest first, whoever
     booked it.
     """
+    ListTransactionItems: _aio.UnaryUnaryMultiCallable[_cards_pb2.ListTransactionItemsRequest, _cards_pb2.ListTransactionItemsResponse]  # type: ignore[assignment]
+    """ListTransactionItems answers what was bought with one transaction, line by line. NOT_FOUND /
+    NOT_FOUND when the provider does not know the transaction.
+    """
 
 class CardsServicer:
-    """Cards reads accounts: cards, members and gift cards alike."""
+    """Cards reads accounts (cards, members and gift cards alike), makes and changes them.
+
+    A booking happens at most once per request_id. When its answer is lost, repeat the same call
+    with the same request_id, or give up with Bookings.CancelBooking.
+    """
+
+    def SearchCards(
+        self,
+        request: _cards_pb2.SearchCardsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cards_pb2.SearchCardsResponse, _abc.Awaitable[_cards_pb2.SearchCardsResponse]]:
+        """SearchCards answers the accounts that a number, a phone or another fact belongs to. No such
+        account is an empty answer.
+        """
 
     def GetCard(
         self,
@@ -68,6 +125,31 @@ class CardsServicer:
         the provider does not know it.
         """
 
+    def CreateCard(
+        self,
+        request: _cards_pb2.CreateCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cards_pb2.CreateCardResponse, _abc.Awaitable[_cards_pb2.CreateCardResponse]]:
+        """CreateCard makes an account. ALREADY_EXISTS / ACCOUNT_ALREADY_EXISTS when the provider has
+        one for these data.
+        """
+
+    def UpdateCard(
+        self,
+        request: _cards_pb2.UpdateCardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cards_pb2.UpdateCardResponse, _abc.Awaitable[_cards_pb2.UpdateCardResponse]]:
+        """UpdateCard changes what the provider keeps of the account and its holder."""
+
+    def VerifyCardOwnership(
+        self,
+        request: _cards_pb2.VerifyCardOwnershipRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cards_pb2.VerifyCardOwnershipResponse, _abc.Awaitable[_cards_pb2.VerifyCardOwnershipResponse]]:
+        """VerifyCardOwnership checks by a receipt that a person has the card in hand. A receipt that
+        does not belong to the card is an answer with verified = false and never an error.
+        """
+
     def ListTransactions(
         self,
         request: _cards_pb2.ListTransactionsRequest,
@@ -75,6 +157,15 @@ class CardsServicer:
     ) -> _typing.Union[_cards_pb2.ListTransactionsResponse, _abc.Awaitable[_cards_pb2.ListTransactionsResponse]]:
         """ListTransactions answers what the provider has booked on the account, newest first, whoever
         booked it.
+        """
+
+    def ListTransactionItems(
+        self,
+        request: _cards_pb2.ListTransactionItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cards_pb2.ListTransactionItemsResponse, _abc.Awaitable[_cards_pb2.ListTransactionItemsResponse]]:
+        """ListTransactionItems answers what was bought with one transaction, line by line. NOT_FOUND /
+        NOT_FOUND when the provider does not know the transaction.
         """
 
 def add_CardsServicer_to_server(servicer: CardsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

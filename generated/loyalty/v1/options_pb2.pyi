@@ -36,7 +36,9 @@ class _RpcKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RpcKind.Value
     RPC_KIND_CHALLENGE: _RpcKind.ValueType  # 3
     """The call sends or checks a code or another proof. It is never sent again by the gateway."""
     RPC_KIND_CONTROL: _RpcKind.ValueType  # 4
-    """The call steers a booking that exists already. Repeating it is safe."""
+    """The call steers a booking that exists already, or looks after a connection. Repeating it is
+    safe.
+    """
 
 class RpcKind(_RpcKind, metaclass=_RpcKindEnumTypeWrapper):
     """RpcKind says which path of the gateway a call takes."""
@@ -52,7 +54,9 @@ Repeating it with the same request_id is always safe.
 RPC_KIND_CHALLENGE: RpcKind.ValueType  # 3
 """The call sends or checks a code or another proof. It is never sent again by the gateway."""
 RPC_KIND_CONTROL: RpcKind.ValueType  # 4
-"""The call steers a booking that exists already. Repeating it is safe."""
+"""The call steers a booking that exists already, or looks after a connection. Repeating it is
+safe.
+"""
 Global___RpcKind: _TypeAlias = RpcKind  # noqa: Y015
 
 @_typing.final

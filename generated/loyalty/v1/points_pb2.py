@@ -24,19 +24,45 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.type import date_pb2 as google_dot_type_dot_date__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 from loyalty.v1 import options_pb2 as loyalty_dot_v1_dot_options__pb2
 from loyalty.v1 import rules_pb2 as loyalty_dot_v1_dot_rules__pb2
 from loyalty.v1 import types_pb2 as loyalty_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17loyalty/v1/points.proto\x12\nloyalty.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17google/type/money.proto\x1a\x18loyalty/v1/options.proto\x1a\x16loyalty/v1/rules.proto\x1a\x16loyalty/v1/types.proto\"\xe3\x06\n\x13RedeemPointsRequest\x12<\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.AccountRefB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61\x63\x63ount\x12\xa5\x01\n\x06points\x18\x02 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountBs\xe2\x41\x01\x02\xbaHl\xba\x01\x66\n\x0fpoints.positive\x12$value must be from 1 to 999999999999\x1a-this.value >= 1 && this.value <= 999999999999\xc8\x01\x01R\x06points\x12\x8f\x03\n\x0bmoney_value\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB\xd9\x02\xe2\x41\x01\x01\xbaH\xd1\x02\xba\x01l\n\x13money.currency_code\x12+currency_code must be three capital letters\x1a(this.currency_code.matches(\'^[A-Z]{3}$\')\xba\x01\xde\x01\n\x0emoney.positive\x12Hmust be more than zero, at most 999999999999 units, nanos 0 to 999999999\x1a\x81\x01this.units >= 0 && this.units <= 999999999999 && this.nanos >= 0 && this.nanos <= 999999999 && (this.units > 0 || this.nanos > 0)R\nmoneyValue\x12;\n\x0fredemption_kind\x18\x04 \x01(\tB\x12\xe2\x41\x01\x01\xbaH\x0br\x06\x18(\xe0\xf3\x18\x01\xd8\x01\x01R\x0eredemptionKind\x12*\n\x04sale\x18\x05 \x01(\x0b\x32\x10.loyalty.v1.SaleB\x04\xe2\x41\x01\x01R\x04sale\x12/\n\nrequest_id\x18\x06 \x01(\tB\x10\xe2\x41\x01\x02\xbaH\tr\x04\xc8\xf3\x18\x01\xc8\x01\x01R\trequestId\x12:\n\x07options\x18\x07 \x01(\x0b\x32\x1a.loyalty.v1.BookingOptionsB\x04\xe2\x41\x01\x01R\x07options\"E\n\x14RedeemPointsResponse\x12-\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.BookingR\x07\x62ooking\"\xd7\x04\n\x19GetPointsStatementRequest\x12<\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.AccountRefB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61\x63\x63ount\x12\xfb\x03\n\x08interval\x18\x02 \x01(\x0b\x32\x14.loyalty.v1.IntervalB\xc8\x03\xe2\x41\x01\x02\xbaH\xc0\x03\xba\x01k\n\x12interval.both_ends\x12)start_time and end_time are both required\x1a*has(this.start_time) && has(this.end_time)\xba\x01\xcb\x02\n\x19interval.at_most_366_days\x12\x36start_time and end_time must be at most 366 days apart\x1a\xf5\x01!has(this.start_time) || !has(this.end_time) || this.start_time < timestamp(\'1970-01-01T00:00:00Z\') || this.start_time >= this.end_time || this.end_time >= timestamp(\'2200-01-01T00:00:00Z\') || this.end_time - this.start_time <= duration(\'8784h\')\xc8\x01\x01R\x08interval\"^\n\x0ePointsCategory\x12\x1a\n\x08\x63\x61tegory\x18\x01 \x01(\tR\x08\x63\x61tegory\x12\x30\n\x06points\x18\x02 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x06points\"\xec\x03\n\x1aGetPointsStatementResponse\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.AccountR\x07\x61\x63\x63ount\x12\x32\n\x07opening\x18\x02 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x07opening\x12\x30\n\x06\x65\x61rned\x18\x03 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x06\x65\x61rned\x12.\n\x05\x62onus\x18\x04 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x05\x62onus\x12\x34\n\x08redeemed\x18\x05 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x08redeemed\x12\x32\n\x07\x65xpired\x18\x06 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x07\x65xpired\x12.\n\x05other\x18\x07 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x05other\x12\x32\n\x07\x63losing\x18\x08 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x07\x63losing\x12;\n\x0b\x62y_category\x18\t \x03(\x0b\x32\x1a.loyalty.v1.PointsCategoryR\nbyCategory2\xf0\x01\n\x06Points\x12i\n\x0cRedeemPoints\x12\x1f.loyalty.v1.RedeemPointsRequest\x1a .loyalty.v1.RedeemPointsResponse\"\x16\x90\x02\x02\xca\xf3\x18\x0f\n\x0bpoints:book\x10\x02\x12{\n\x12GetPointsStatement\x12%.loyalty.v1.GetPointsStatementRequest\x1a&.loyalty.v1.GetPointsStatementResponse\"\x16\x90\x02\x01\xca\xf3\x18\x0f\n\x0bpoints:read\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17loyalty/v1/points.proto\x12\nloyalty.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x17google/type/money.proto\x1a\x18loyalty/v1/options.proto\x1a\x16loyalty/v1/rules.proto\x1a\x16loyalty/v1/types.proto\"\xf8\x05\n\x08Purchase\x12\x89\x03\n\x06\x61mount\x18\x01 \x01(\x0b\x32\x12.google.type.MoneyB\xdc\x02\xe2\x41\x01\x02\xbaH\xd4\x02\xba\x01l\n\x13money.currency_code\x12+currency_code must be three capital letters\x1a(this.currency_code.matches(\'^[A-Z]{3}$\')\xba\x01\xde\x01\n\x0emoney.positive\x12Hmust be more than zero, at most 999999999999 units, nanos 0 to 999999999\x1a\x81\x01this.units >= 0 && this.units <= 999999999999 && this.nanos >= 0 && this.nanos <= 999999999 && (this.units > 0 || this.nanos > 0)\xc8\x01\x01R\x06\x61mount\x12\x35\n\x0cproduct_code\x18\x02 \x01(\tB\x12\xe2\x41\x01\x01\xbaH\x0br\x06\x18@\xe0\xf3\x18\x01\xd8\x01\x01R\x0bproductCode\x12<\n\x10sub_product_code\x18\x03 \x01(\tB\x12\xe2\x41\x01\x01\xbaH\x0br\x06\x18@\xe0\xf3\x18\x01\xd8\x01\x01R\x0esubProductCode\x12>\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\xe2\x41\x01\x01\xbaH\x07\xb2\x01\x04\xc8\xf3\x18\x01R\x04time\x12l\n\nattributes\x18\x05 \x03(\x0b\x32$.loyalty.v1.Purchase.AttributesEntryB&\x80\x01\x01\xe2\x41\x01\x01\xbaH\x1c\x9a\x01\x19\x10\x32\"\nr\x08\x10\x01\x18@\xe0\xf3\x18\x01*\tr\x07\x18\x80\x02\xe0\xf3\x18\x01R\nattributes\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xd0\x03\n\x11\x45\x61rnPointsRequest\x12<\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.AccountRefB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61\x63\x63ount\x12\xa0\x01\n\x06points\x18\x02 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountBl\xbaHi\xba\x01\x66\n\x0fpoints.positive\x12$value must be from 1 to 999999999999\x1a-this.value >= 1 && this.value <= 999999999999H\x00R\x06points\x12\x32\n\x08purchase\x18\x03 \x01(\x0b\x32\x14.loyalty.v1.PurchaseH\x00R\x08purchase\x12*\n\x04sale\x18\x04 \x01(\x0b\x32\x10.loyalty.v1.SaleB\x04\xe2\x41\x01\x01R\x04sale\x12/\n\nrequest_id\x18\x05 \x01(\tB\x10\xe2\x41\x01\x02\xbaH\tr\x04\xc8\xf3\x18\x01\xc8\x01\x01R\trequestId\x12:\n\x07options\x18\x06 \x01(\x0b\x32\x1a.loyalty.v1.BookingOptionsB\x04\xe2\x41\x01\x01R\x07optionsB\r\n\x04what\x12\x05\xbaH\x02\x08\x01\"C\n\x12\x45\x61rnPointsResponse\x12-\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.BookingR\x07\x62ooking\"\xe3\x06\n\x13RedeemPointsRequest\x12<\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.AccountRefB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61\x63\x63ount\x12\xa5\x01\n\x06points\x18\x02 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountBs\xe2\x41\x01\x02\xbaHl\xba\x01\x66\n\x0fpoints.positive\x12$value must be from 1 to 999999999999\x1a-this.value >= 1 && this.value <= 999999999999\xc8\x01\x01R\x06points\x12\x8f\x03\n\x0bmoney_value\x18\x03 \x01(\x0b\x32\x12.google.type.MoneyB\xd9\x02\xe2\x41\x01\x01\xbaH\xd1\x02\xba\x01l\n\x13money.currency_code\x12+currency_code must be three capital letters\x1a(this.currency_code.matches(\'^[A-Z]{3}$\')\xba\x01\xde\x01\n\x0emoney.positive\x12Hmust be more than zero, at most 999999999999 units, nanos 0 to 999999999\x1a\x81\x01this.units >= 0 && this.units <= 999999999999 && this.nanos >= 0 && this.nanos <= 999999999 && (this.units > 0 || this.nanos > 0)R\nmoneyValue\x12;\n\x0fredemption_kind\x18\x04 \x01(\tB\x12\xe2\x41\x01\x01\xbaH\x0br\x06\x18(\xe0\xf3\x18\x01\xd8\x01\x01R\x0eredemptionKind\x12*\n\x04sale\x18\x05 \x01(\x0b\x32\x10.loyalty.v1.SaleB\x04\xe2\x41\x01\x01R\x04sale\x12/\n\nrequest_id\x18\x06 \x01(\tB\x10\xe2\x41\x01\x02\xbaH\tr\x04\xc8\xf3\x18\x01\xc8\x01\x01R\trequestId\x12:\n\x07options\x18\x07 \x01(\x0b\x32\x1a.loyalty.v1.BookingOptionsB\x04\xe2\x41\x01\x01R\x07options\"E\n\x14RedeemPointsResponse\x12-\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.BookingR\x07\x62ooking\"\xed\x01\n\x14ReversePointsRequest\x12<\n\x08original\x18\x01 \x01(\x0b\x32\x14.loyalty.v1.OriginalB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x08original\x12*\n\x04sale\x18\x02 \x01(\x0b\x32\x10.loyalty.v1.SaleB\x04\xe2\x41\x01\x01R\x04sale\x12/\n\nrequest_id\x18\x03 \x01(\tB\x10\xe2\x41\x01\x02\xbaH\tr\x04\xc8\xf3\x18\x01\xc8\x01\x01R\trequestId\x12:\n\x07options\x18\x04 \x01(\x0b\x32\x1a.loyalty.v1.BookingOptionsB\x04\xe2\x41\x01\x01R\x07options\"F\n\x15ReversePointsResponse\x12-\n\x07\x62ooking\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.BookingR\x07\x62ooking\"\xd7\x04\n\x19GetPointsStatementRequest\x12<\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.AccountRefB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61\x63\x63ount\x12\xfb\x03\n\x08interval\x18\x02 \x01(\x0b\x32\x14.loyalty.v1.IntervalB\xc8\x03\xe2\x41\x01\x02\xbaH\xc0\x03\xba\x01k\n\x12interval.both_ends\x12)start_time and end_time are both required\x1a*has(this.start_time) && has(this.end_time)\xba\x01\xcb\x02\n\x19interval.at_most_366_days\x12\x36start_time and end_time must be at most 366 days apart\x1a\xf5\x01!has(this.start_time) || !has(this.end_time) || this.start_time < timestamp(\'1970-01-01T00:00:00Z\') || this.start_time >= this.end_time || this.end_time >= timestamp(\'2200-01-01T00:00:00Z\') || this.end_time - this.start_time <= duration(\'8784h\')\xc8\x01\x01R\x08interval\"^\n\x0ePointsCategory\x12\x1a\n\x08\x63\x61tegory\x18\x01 \x01(\tR\x08\x63\x61tegory\x12\x30\n\x06points\x18\x02 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x06points\"\xec\x03\n\x1aGetPointsStatementResponse\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.AccountR\x07\x61\x63\x63ount\x12\x32\n\x07opening\x18\x02 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x07opening\x12\x30\n\x06\x65\x61rned\x18\x03 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x06\x65\x61rned\x12.\n\x05\x62onus\x18\x04 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x05\x62onus\x12\x34\n\x08redeemed\x18\x05 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x08redeemed\x12\x32\n\x07\x65xpired\x18\x06 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x07\x65xpired\x12.\n\x05other\x18\x07 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x05other\x12\x32\n\x07\x63losing\x18\x08 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x07\x63losing\x12;\n\x0b\x62y_category\x18\t \x03(\x0b\x32\x1a.loyalty.v1.PointsCategoryR\nbyCategory\"\x81\x01\n\x19ListExpiringPointsRequest\x12<\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x16.loyalty.v1.AccountRefB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x07\x61\x63\x63ount\x12&\n\x04year\x18\x02 \x01(\x05\x42\x12\xe2\x41\x01\x02\xbaH\x0b\x1a\x06\x18\x97\x11(\xb2\x0f\xc8\x01\x01R\x04year\"\xc1\x02\n\x0e\x45xpiringPoints\x12%\n\x04\x64\x61te\x18\x01 \x01(\x0b\x32\x11.google.type.DateR\x04\x64\x61te\x12\x32\n\x07\x61\x63\x63rued\x18\x02 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x07\x61\x63\x63rued\x12\x34\n\x08redeemed\x18\x03 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x08redeemed\x12\x32\n\x07\x62locked\x18\x04 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x07\x62locked\x12\x32\n\x07\x65xpired\x18\x05 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\x07\x65xpired\x12\x36\n\tavailable\x18\x06 \x01(\x0b\x32\x18.loyalty.v1.PointsAmountR\tavailable\"\x81\x01\n\x1aListExpiringPointsResponse\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x13.loyalty.v1.AccountR\x07\x61\x63\x63ount\x12\x34\n\x07periods\x18\x02 \x03(\x0b\x32\x1a.loyalty.v1.ExpiringPointsR\x07periods2\xc0\x04\n\x06Points\x12\x63\n\nEarnPoints\x12\x1d.loyalty.v1.EarnPointsRequest\x1a\x1e.loyalty.v1.EarnPointsResponse\"\x16\x90\x02\x02\xca\xf3\x18\x0f\n\x0bpoints:book\x10\x02\x12i\n\x0cRedeemPoints\x12\x1f.loyalty.v1.RedeemPointsRequest\x1a .loyalty.v1.RedeemPointsResponse\"\x16\x90\x02\x02\xca\xf3\x18\x0f\n\x0bpoints:book\x10\x02\x12l\n\rReversePoints\x12 .loyalty.v1.ReversePointsRequest\x1a!.loyalty.v1.ReversePointsResponse\"\x16\x90\x02\x02\xca\xf3\x18\x0f\n\x0bpoints:book\x10\x02\x12{\n\x12GetPointsStatement\x12%.loyalty.v1.GetPointsStatementRequest\x1a&.loyalty.v1.GetPointsStatementResponse\"\x16\x90\x02\x01\xca\xf3\x18\x0f\n\x0bpoints:read\x10\x01\x12{\n\x12ListExpiringPoints\x12%.loyalty.v1.ListExpiringPointsRequest\x1a&.loyalty.v1.ListExpiringPointsResponse\"\x16\x90\x02\x01\xca\xf3\x18\x0f\n\x0bpoints:read\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'loyalty.v1.points_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PURCHASE_ATTRIBUTESENTRY']._loaded_options = None
+  _globals['_PURCHASE_ATTRIBUTESENTRY']._serialized_options = b'8\001'
+  _globals['_PURCHASE'].fields_by_name['amount']._loaded_options = None
+  _globals['_PURCHASE'].fields_by_name['amount']._serialized_options = b'\342A\001\002\272H\324\002\272\001l\n\023money.currency_code\022+currency_code must be three capital letters\032(this.currency_code.matches(\'^[A-Z]{3}$\')\272\001\336\001\n\016money.positive\022Hmust be more than zero, at most 999999999999 units, nanos 0 to 999999999\032\201\001this.units >= 0 && this.units <= 999999999999 && this.nanos >= 0 && this.nanos <= 999999999 && (this.units > 0 || this.nanos > 0)\310\001\001'
+  _globals['_PURCHASE'].fields_by_name['product_code']._loaded_options = None
+  _globals['_PURCHASE'].fields_by_name['product_code']._serialized_options = b'\342A\001\001\272H\013r\006\030@\340\363\030\001\330\001\001'
+  _globals['_PURCHASE'].fields_by_name['sub_product_code']._loaded_options = None
+  _globals['_PURCHASE'].fields_by_name['sub_product_code']._serialized_options = b'\342A\001\001\272H\013r\006\030@\340\363\030\001\330\001\001'
+  _globals['_PURCHASE'].fields_by_name['time']._loaded_options = None
+  _globals['_PURCHASE'].fields_by_name['time']._serialized_options = b'\342A\001\001\272H\007\262\001\004\310\363\030\001'
+  _globals['_PURCHASE'].fields_by_name['attributes']._loaded_options = None
+  _globals['_PURCHASE'].fields_by_name['attributes']._serialized_options = b'\200\001\001\342A\001\001\272H\034\232\001\031\0202\"\nr\010\020\001\030@\340\363\030\001*\tr\007\030\200\002\340\363\030\001'
+  _globals['_EARNPOINTSREQUEST'].oneofs_by_name['what']._loaded_options = None
+  _globals['_EARNPOINTSREQUEST'].oneofs_by_name['what']._serialized_options = b'\272H\002\010\001'
+  _globals['_EARNPOINTSREQUEST'].fields_by_name['account']._loaded_options = None
+  _globals['_EARNPOINTSREQUEST'].fields_by_name['account']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_EARNPOINTSREQUEST'].fields_by_name['points']._loaded_options = None
+  _globals['_EARNPOINTSREQUEST'].fields_by_name['points']._serialized_options = b'\272Hi\272\001f\n\017points.positive\022$value must be from 1 to 999999999999\032-this.value >= 1 && this.value <= 999999999999'
+  _globals['_EARNPOINTSREQUEST'].fields_by_name['sale']._loaded_options = None
+  _globals['_EARNPOINTSREQUEST'].fields_by_name['sale']._serialized_options = b'\342A\001\001'
+  _globals['_EARNPOINTSREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_EARNPOINTSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\tr\004\310\363\030\001\310\001\001'
+  _globals['_EARNPOINTSREQUEST'].fields_by_name['options']._loaded_options = None
+  _globals['_EARNPOINTSREQUEST'].fields_by_name['options']._serialized_options = b'\342A\001\001'
   _globals['_REDEEMPOINTSREQUEST'].fields_by_name['account']._loaded_options = None
   _globals['_REDEEMPOINTSREQUEST'].fields_by_name['account']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_REDEEMPOINTSREQUEST'].fields_by_name['points']._loaded_options = None
@@ -51,24 +77,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REDEEMPOINTSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\tr\004\310\363\030\001\310\001\001'
   _globals['_REDEEMPOINTSREQUEST'].fields_by_name['options']._loaded_options = None
   _globals['_REDEEMPOINTSREQUEST'].fields_by_name['options']._serialized_options = b'\342A\001\001'
+  _globals['_REVERSEPOINTSREQUEST'].fields_by_name['original']._loaded_options = None
+  _globals['_REVERSEPOINTSREQUEST'].fields_by_name['original']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_REVERSEPOINTSREQUEST'].fields_by_name['sale']._loaded_options = None
+  _globals['_REVERSEPOINTSREQUEST'].fields_by_name['sale']._serialized_options = b'\342A\001\001'
+  _globals['_REVERSEPOINTSREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_REVERSEPOINTSREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002\272H\tr\004\310\363\030\001\310\001\001'
+  _globals['_REVERSEPOINTSREQUEST'].fields_by_name['options']._loaded_options = None
+  _globals['_REVERSEPOINTSREQUEST'].fields_by_name['options']._serialized_options = b'\342A\001\001'
   _globals['_GETPOINTSSTATEMENTREQUEST'].fields_by_name['account']._loaded_options = None
   _globals['_GETPOINTSSTATEMENTREQUEST'].fields_by_name['account']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_GETPOINTSSTATEMENTREQUEST'].fields_by_name['interval']._loaded_options = None
   _globals['_GETPOINTSSTATEMENTREQUEST'].fields_by_name['interval']._serialized_options = b'\342A\001\002\272H\300\003\272\001k\n\022interval.both_ends\022)start_time and end_time are both required\032*has(this.start_time) && has(this.end_time)\272\001\313\002\n\031interval.at_most_366_days\0226start_time and end_time must be at most 366 days apart\032\365\001!has(this.start_time) || !has(this.end_time) || this.start_time < timestamp(\'1970-01-01T00:00:00Z\') || this.start_time >= this.end_time || this.end_time >= timestamp(\'2200-01-01T00:00:00Z\') || this.end_time - this.start_time <= duration(\'8784h\')\310\001\001'
+  _globals['_LISTEXPIRINGPOINTSREQUEST'].fields_by_name['account']._loaded_options = None
+  _globals['_LISTEXPIRINGPOINTSREQUEST'].fields_by_name['account']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_LISTEXPIRINGPOINTSREQUEST'].fields_by_name['year']._loaded_options = None
+  _globals['_LISTEXPIRINGPOINTSREQUEST'].fields_by_name['year']._serialized_options = b'\342A\001\002\272H\013\032\006\030\227\021(\262\017\310\001\001'
+  _globals['_POINTS'].methods_by_name['EarnPoints']._loaded_options = None
+  _globals['_POINTS'].methods_by_name['EarnPoints']._serialized_options = b'\220\002\002\312\363\030\017\n\013points:book\020\002'
   _globals['_POINTS'].methods_by_name['RedeemPoints']._loaded_options = None
   _globals['_POINTS'].methods_by_name['RedeemPoints']._serialized_options = b'\220\002\002\312\363\030\017\n\013points:book\020\002'
+  _globals['_POINTS'].methods_by_name['ReversePoints']._loaded_options = None
+  _globals['_POINTS'].methods_by_name['ReversePoints']._serialized_options = b'\220\002\002\312\363\030\017\n\013points:book\020\002'
   _globals['_POINTS'].methods_by_name['GetPointsStatement']._loaded_options = None
   _globals['_POINTS'].methods_by_name['GetPointsStatement']._serialized_options = b'\220\002\001\312\363\030\017\n\013points:read\020\001'
-  _globals['_REDEEMPOINTSREQUEST']._serialized_start=201
-  _globals['_REDEEMPOINTSREQUEST']._serialized_end=1068
-  _globals['_REDEEMPOINTSRESPONSE']._serialized_start=1070
-  _globals['_REDEEMPOINTSRESPONSE']._serialized_end=1139
-  _globals['_GETPOINTSSTATEMENTREQUEST']._serialized_start=1142
-  _globals['_GETPOINTSSTATEMENTREQUEST']._serialized_end=1741
-  _globals['_POINTSCATEGORY']._serialized_start=1743
-  _globals['_POINTSCATEGORY']._serialized_end=1837
-  _globals['_GETPOINTSSTATEMENTRESPONSE']._serialized_start=1840
-  _globals['_GETPOINTSSTATEMENTRESPONSE']._serialized_end=2332
-  _globals['_POINTS']._serialized_start=2335
-  _globals['_POINTS']._serialized_end=2575
+  _globals['_POINTS'].methods_by_name['ListExpiringPoints']._loaded_options = None
+  _globals['_POINTS'].methods_by_name['ListExpiringPoints']._serialized_options = b'\220\002\001\312\363\030\017\n\013points:read\020\001'
+  _globals['_PURCHASE']._serialized_start=258
+  _globals['_PURCHASE']._serialized_end=1018
+  _globals['_PURCHASE_ATTRIBUTESENTRY']._serialized_start=957
+  _globals['_PURCHASE_ATTRIBUTESENTRY']._serialized_end=1018
+  _globals['_EARNPOINTSREQUEST']._serialized_start=1021
+  _globals['_EARNPOINTSREQUEST']._serialized_end=1485
+  _globals['_EARNPOINTSRESPONSE']._serialized_start=1487
+  _globals['_EARNPOINTSRESPONSE']._serialized_end=1554
+  _globals['_REDEEMPOINTSREQUEST']._serialized_start=1557
+  _globals['_REDEEMPOINTSREQUEST']._serialized_end=2424
+  _globals['_REDEEMPOINTSRESPONSE']._serialized_start=2426
+  _globals['_REDEEMPOINTSRESPONSE']._serialized_end=2495
+  _globals['_REVERSEPOINTSREQUEST']._serialized_start=2498
+  _globals['_REVERSEPOINTSREQUEST']._serialized_end=2735
+  _globals['_REVERSEPOINTSRESPONSE']._serialized_start=2737
+  _globals['_REVERSEPOINTSRESPONSE']._serialized_end=2807
+  _globals['_GETPOINTSSTATEMENTREQUEST']._serialized_start=2810
+  _globals['_GETPOINTSSTATEMENTREQUEST']._serialized_end=3409
+  _globals['_POINTSCATEGORY']._serialized_start=3411
+  _globals['_POINTSCATEGORY']._serialized_end=3505
+  _globals['_GETPOINTSSTATEMENTRESPONSE']._serialized_start=3508
+  _globals['_GETPOINTSSTATEMENTRESPONSE']._serialized_end=4000
+  _globals['_LISTEXPIRINGPOINTSREQUEST']._serialized_start=4003
+  _globals['_LISTEXPIRINGPOINTSREQUEST']._serialized_end=4132
+  _globals['_EXPIRINGPOINTS']._serialized_start=4135
+  _globals['_EXPIRINGPOINTS']._serialized_end=4456
+  _globals['_LISTEXPIRINGPOINTSRESPONSE']._serialized_start=4459
+  _globals['_LISTEXPIRINGPOINTSRESPONSE']._serialized_end=4588
+  _globals['_POINTS']._serialized_start=4591
+  _globals['_POINTS']._serialized_end=5167
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,9 @@ Points: bookings of points, and statements about them."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.type import date_pb2 as _date_pb2
 from google.type import money_pb2 as _money_pb2
 from loyalty.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -19,6 +21,162 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+@_typing.final
+class Purchase(_message.Message):
+    """Purchase is a sale for which the provider's rules give points."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    PRODUCT_CODE_FIELD_NUMBER: _builtins.int
+    SUB_PRODUCT_CODE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    product_code: _builtins.str
+    """The product, as the provider's rules name it: at most 64 characters. Needed where
+    GetCapabilities names it.
+    """
+    sub_product_code: _builtins.str
+    """The kind of the product, as the provider's rules name it: at most 64 characters."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """What was paid: more than zero and at most 999,999,999,999 units, in the currency of the
+        connection, with no more decimals than that currency has.
+        """
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was paid. Absent means now."""
+
+    @_builtins.property
+    def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Further facts for the provider's rules, under its own names: at most 50, names of 1 to 64 and
+        values of at most 256 characters. None may hold a card number.
+        """
+
+    def __init__(
+        self,
+        *,
+        amount: _money_pb2.Money | None = ...,
+        product_code: _builtins.str = ...,
+        sub_product_code: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "attributes", b"attributes", "product_code", b"product_code", "sub_product_code", b"sub_product_code", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Purchase: _TypeAlias = Purchase  # noqa: Y015
+
+@_typing.final
+class EarnPointsRequest(_message.Message):
+    """EarnPointsRequest asks for points to be added."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    PURCHASE_FIELD_NUMBER: _builtins.int
+    SALE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The caller's own id for this booking: 8 to 64 characters out of A-Z a-z 0-9 . _ : - (a UUID
+    is best), unique per tenant over all rpcs and connections. One that looks like a card number
+    is refused.
+    """
+    @_builtins.property
+    def account(self) -> _types_pb2.AccountRef:
+        """The account."""
+
+    @_builtins.property
+    def points(self) -> _types_pb2.PointsAmount:
+        """The points to add: 1 to 999,999,999,999, whole points only."""
+
+    @_builtins.property
+    def purchase(self) -> Global___Purchase:
+        """The purchase for which the provider's rules give points: it may be none, and how many may
+        not be known when the booking has succeeded.
+        """
+
+    @_builtins.property
+    def sale(self) -> _types_pb2.Sale:
+        """The sale that it belongs to."""
+
+    @_builtins.property
+    def options(self) -> _types_pb2.BookingOptions:
+        """How to book."""
+
+    def __init__(
+        self,
+        *,
+        account: _types_pb2.AccountRef | None = ...,
+        points: _types_pb2.PointsAmount | None = ...,
+        purchase: Global___Purchase | None = ...,
+        sale: _types_pb2.Sale | None = ...,
+        request_id: _builtins.str = ...,
+        options: _types_pb2.BookingOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "options", b"options", "points", b"points", "purchase", b"purchase", "sale", b"sale", "what", b"what"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "options", b"options", "points", b"points", "purchase", b"purchase", "request_id", b"request_id", "sale", b"sale", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["points", "purchase"]  # noqa: Y015
+    _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
+
+Global___EarnPointsRequest: _TypeAlias = EarnPointsRequest  # noqa: Y015
+
+@_typing.final
+class EarnPointsResponse(_message.Message):
+    """EarnPointsResponse carries the booking."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOKING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def booking(self) -> _types_pb2.Booking:
+        """The booking, which has succeeded (or was only checked, with validate_only). For a purchase it
+        has no `asked`, and `applied` are the points that the rules gave: they may be zero, and are
+        absent while unknown.
+        """
+
+    def __init__(
+        self,
+        *,
+        booking: _types_pb2.Booking | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["booking", b"booking"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["booking", b"booking"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EarnPointsResponse: _TypeAlias = EarnPointsResponse  # noqa: Y015
 
 @_typing.final
 class RedeemPointsRequest(_message.Message):
@@ -105,6 +263,75 @@ class RedeemPointsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RedeemPointsResponse: _TypeAlias = RedeemPointsResponse  # noqa: Y015
+
+@_typing.final
+class ReversePointsRequest(_message.Message):
+    """ReversePointsRequest names the booking to undo."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGINAL_FIELD_NUMBER: _builtins.int
+    SALE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The caller's own id for this booking: 8 to 64 characters out of A-Z a-z 0-9 . _ : - (a UUID
+    is best), unique per tenant over all rpcs and connections. One that looks like a card number
+    is refused.
+    """
+    @_builtins.property
+    def original(self) -> _types_pb2.Original:
+        """The earlier booking."""
+
+    @_builtins.property
+    def sale(self) -> _types_pb2.Sale:
+        """The sale that it belongs to."""
+
+    @_builtins.property
+    def options(self) -> _types_pb2.BookingOptions:
+        """How to book."""
+
+    def __init__(
+        self,
+        *,
+        original: _types_pb2.Original | None = ...,
+        sale: _types_pb2.Sale | None = ...,
+        request_id: _builtins.str = ...,
+        options: _types_pb2.BookingOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "original", b"original", "sale", b"sale"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "original", b"original", "request_id", b"request_id", "sale", b"sale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReversePointsRequest: _TypeAlias = ReversePointsRequest  # noqa: Y015
+
+@_typing.final
+class ReversePointsResponse(_message.Message):
+    """ReversePointsResponse carries the booking."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOKING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def booking(self) -> _types_pb2.Booking:
+        """The booking that undoes, which has succeeded (or was only checked, with validate_only). Its
+        original_booking names the one undone.
+        """
+
+    def __init__(
+        self,
+        *,
+        booking: _types_pb2.Booking | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["booking", b"booking"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["booking", b"booking"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReversePointsResponse: _TypeAlias = ReversePointsResponse  # noqa: Y015
 
 @_typing.final
 class GetPointsStatementRequest(_message.Message):
@@ -239,3 +466,115 @@ class GetPointsStatementResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetPointsStatementResponse: _TypeAlias = GetPointsStatementResponse  # noqa: Y015
+
+@_typing.final
+class ListExpiringPointsRequest(_message.Message):
+    """ListExpiringPointsRequest names one account and a year."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    YEAR_FIELD_NUMBER: _builtins.int
+    year: _builtins.int
+    """The calendar year: 1970 to 2199."""
+    @_builtins.property
+    def account(self) -> _types_pb2.AccountRef:
+        """The account."""
+
+    def __init__(
+        self,
+        *,
+        account: _types_pb2.AccountRef | None = ...,
+        year: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "year", b"year"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListExpiringPointsRequest: _TypeAlias = ListExpiringPointsRequest  # noqa: Y015
+
+@_typing.final
+class ExpiringPoints(_message.Message):
+    """ExpiringPoints are the points that expire on one day. An absent figure is unknown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATE_FIELD_NUMBER: _builtins.int
+    ACCRUED_FIELD_NUMBER: _builtins.int
+    REDEEMED_FIELD_NUMBER: _builtins.int
+    BLOCKED_FIELD_NUMBER: _builtins.int
+    EXPIRED_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def date(self) -> _date_pb2.Date:
+        """The day on which they expire."""
+
+    @_builtins.property
+    def accrued(self) -> _types_pb2.PointsAmount:
+        """The points that were earned with this day as their end."""
+
+    @_builtins.property
+    def redeemed(self) -> _types_pb2.PointsAmount:
+        """Those of them that were redeemed."""
+
+    @_builtins.property
+    def blocked(self) -> _types_pb2.PointsAmount:
+        """Those of them that are blocked."""
+
+    @_builtins.property
+    def expired(self) -> _types_pb2.PointsAmount:
+        """Those of them that have expired."""
+
+    @_builtins.property
+    def available(self) -> _types_pb2.PointsAmount:
+        """Those of them that can still be redeemed."""
+
+    def __init__(
+        self,
+        *,
+        date: _date_pb2.Date | None = ...,
+        accrued: _types_pb2.PointsAmount | None = ...,
+        redeemed: _types_pb2.PointsAmount | None = ...,
+        blocked: _types_pb2.PointsAmount | None = ...,
+        expired: _types_pb2.PointsAmount | None = ...,
+        available: _types_pb2.PointsAmount | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accrued", b"accrued", "available", b"available", "blocked", b"blocked", "date", b"date", "expired", b"expired", "redeemed", b"redeemed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accrued", b"accrued", "available", b"available", "blocked", b"blocked", "date", b"date", "expired", b"expired", "redeemed", b"redeemed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpiringPoints: _TypeAlias = ExpiringPoints  # noqa: Y015
+
+@_typing.final
+class ListExpiringPointsResponse(_message.Message):
+    """ListExpiringPointsResponse carries the schedule of one account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    PERIODS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> _types_pb2.Account:
+        """The account."""
+
+    @_builtins.property
+    def periods(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExpiringPoints]:
+        """One entry for every day of the year on which points expire, earliest first."""
+
+    def __init__(
+        self,
+        *,
+        account: _types_pb2.Account | None = ...,
+        periods: _abc.Iterable[Global___ExpiringPoints] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "periods", b"periods"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListExpiringPointsResponse: _TypeAlias = ListExpiringPointsResponse  # noqa: Y015

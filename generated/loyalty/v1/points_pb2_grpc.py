@@ -38,15 +38,30 @@ class PointsStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.EarnPoints = channel.unary_unary(
+                '/loyalty.v1.Points/EarnPoints',
+                request_serializer=loyalty_dot_v1_dot_points__pb2.EarnPointsRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_points__pb2.EarnPointsResponse.FromString,
+                _registered_method=True)
         self.RedeemPoints = channel.unary_unary(
                 '/loyalty.v1.Points/RedeemPoints',
                 request_serializer=loyalty_dot_v1_dot_points__pb2.RedeemPointsRequest.SerializeToString,
                 response_deserializer=loyalty_dot_v1_dot_points__pb2.RedeemPointsResponse.FromString,
                 _registered_method=True)
+        self.ReversePoints = channel.unary_unary(
+                '/loyalty.v1.Points/ReversePoints',
+                request_serializer=loyalty_dot_v1_dot_points__pb2.ReversePointsRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_points__pb2.ReversePointsResponse.FromString,
+                _registered_method=True)
         self.GetPointsStatement = channel.unary_unary(
                 '/loyalty.v1.Points/GetPointsStatement',
                 request_serializer=loyalty_dot_v1_dot_points__pb2.GetPointsStatementRequest.SerializeToString,
                 response_deserializer=loyalty_dot_v1_dot_points__pb2.GetPointsStatementResponse.FromString,
+                _registered_method=True)
+        self.ListExpiringPoints = channel.unary_unary(
+                '/loyalty.v1.Points/ListExpiringPoints',
+                request_serializer=loyalty_dot_v1_dot_points__pb2.ListExpiringPointsRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_points__pb2.ListExpiringPointsResponse.FromString,
                 _registered_method=True)
 
 
@@ -57,9 +72,27 @@ class PointsServicer(object):
     with the same request_id, or give up with Bookings.CancelBooking.
     """
 
+    def EarnPoints(self, request, context):
+        """EarnPoints adds points to the account: a number of points, or those that the provider's rules
+        give for a purchase.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RedeemPoints(self, request, context):
         """RedeemPoints takes points from the account. FAILED_PRECONDITION / INSUFFICIENT_BALANCE when
         there are too few.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReversePoints(self, request, context):
+        """ReversePoints undoes a redemption, or, where the provider can, an earning: whole and once.
+        NOT_FOUND / ORIGINAL_NOT_FOUND when the original is not known, FAILED_PRECONDITION /
+        ORIGINAL_NOT_REVERSIBLE when it cannot be undone, FAILED_PRECONDITION / ALREADY_REVERSED when
+        another request has undone it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,18 +105,40 @@ class PointsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListExpiringPoints(self, request, context):
+        """ListExpiringPoints answers which points of an account expire when.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PointsServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'EarnPoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.EarnPoints,
+                    request_deserializer=loyalty_dot_v1_dot_points__pb2.EarnPointsRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_points__pb2.EarnPointsResponse.SerializeToString,
+            ),
             'RedeemPoints': grpc.unary_unary_rpc_method_handler(
                     servicer.RedeemPoints,
                     request_deserializer=loyalty_dot_v1_dot_points__pb2.RedeemPointsRequest.FromString,
                     response_serializer=loyalty_dot_v1_dot_points__pb2.RedeemPointsResponse.SerializeToString,
             ),
+            'ReversePoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReversePoints,
+                    request_deserializer=loyalty_dot_v1_dot_points__pb2.ReversePointsRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_points__pb2.ReversePointsResponse.SerializeToString,
+            ),
             'GetPointsStatement': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPointsStatement,
                     request_deserializer=loyalty_dot_v1_dot_points__pb2.GetPointsStatementRequest.FromString,
                     response_serializer=loyalty_dot_v1_dot_points__pb2.GetPointsStatementResponse.SerializeToString,
+            ),
+            'ListExpiringPoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExpiringPoints,
+                    request_deserializer=loyalty_dot_v1_dot_points__pb2.ListExpiringPointsRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_points__pb2.ListExpiringPointsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -99,6 +154,33 @@ class Points(object):
     A booking happens at most once per request_id. When its answer is lost, repeat the same call
     with the same request_id, or give up with Bookings.CancelBooking.
     """
+
+    @staticmethod
+    def EarnPoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.Points/EarnPoints',
+            loyalty_dot_v1_dot_points__pb2.EarnPointsRequest.SerializeToString,
+            loyalty_dot_v1_dot_points__pb2.EarnPointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def RedeemPoints(request,
@@ -128,6 +210,33 @@ class Points(object):
             _registered_method=True)
 
     @staticmethod
+    def ReversePoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.Points/ReversePoints',
+            loyalty_dot_v1_dot_points__pb2.ReversePointsRequest.SerializeToString,
+            loyalty_dot_v1_dot_points__pb2.ReversePointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetPointsStatement(request,
             target,
             options=(),
@@ -144,6 +253,33 @@ class Points(object):
             '/loyalty.v1.Points/GetPointsStatement',
             loyalty_dot_v1_dot_points__pb2.GetPointsStatementRequest.SerializeToString,
             loyalty_dot_v1_dot_points__pb2.GetPointsStatementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExpiringPoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.Points/ListExpiringPoints',
+            loyalty_dot_v1_dot_points__pb2.ListExpiringPointsRequest.SerializeToString,
+            loyalty_dot_v1_dot_points__pb2.ListExpiringPointsResponse.FromString,
             options,
             channel_credentials,
             insecure,

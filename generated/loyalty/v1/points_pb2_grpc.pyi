@@ -37,12 +37,24 @@ class PointsStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PointsAsyncStub: ...
+    EarnPoints: _grpc.UnaryUnaryMultiCallable[_points_pb2.EarnPointsRequest, _points_pb2.EarnPointsResponse]
+    """EarnPoints adds points to the account: a number of points, or those that the provider's rules
+    give for a purchase.
+    """
     RedeemPoints: _grpc.UnaryUnaryMultiCallable[_points_pb2.RedeemPointsRequest, _points_pb2.RedeemPointsResponse]
     """RedeemPoints takes points from the account. FAILED_PRECONDITION / INSUFFICIENT_BALANCE when
     there are too few.
     """
+    ReversePoints: _grpc.UnaryUnaryMultiCallable[_points_pb2.ReversePointsRequest, _points_pb2.ReversePointsResponse]
+    """ReversePoints undoes a redemption, or, where the provider can, an earning: whole and once.
+    NOT_FOUND / ORIGINAL_NOT_FOUND when the original is not known, FAILED_PRECONDITION /
+    ORIGINAL_NOT_REVERSIBLE when it cannot be undone, FAILED_PRECONDITION / ALREADY_REVERSED when
+    another request has undone it.
+    """
     GetPointsStatement: _grpc.UnaryUnaryMultiCallable[_points_pb2.GetPointsStatementRequest, _points_pb2.GetPointsStatementResponse]
     """GetPointsStatement sums up what happened to the points of an account in a span of time."""
+    ListExpiringPoints: _grpc.UnaryUnaryMultiCallable[_points_pb2.ListExpiringPointsRequest, _points_pb2.ListExpiringPointsResponse]
+    """ListExpiringPoints answers which points of an account expire when."""
 
 @_typing.type_check_only
 class PointsAsyncStub(PointsStub):
@@ -53,12 +65,24 @@ class PointsAsyncStub(PointsStub):
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    EarnPoints: _aio.UnaryUnaryMultiCallable[_points_pb2.EarnPointsRequest, _points_pb2.EarnPointsResponse]  # type: ignore[assignment]
+    """EarnPoints adds points to the account: a number of points, or those that the provider's rules
+    give for a purchase.
+    """
     RedeemPoints: _aio.UnaryUnaryMultiCallable[_points_pb2.RedeemPointsRequest, _points_pb2.RedeemPointsResponse]  # type: ignore[assignment]
     """RedeemPoints takes points from the account. FAILED_PRECONDITION / INSUFFICIENT_BALANCE when
     there are too few.
     """
+    ReversePoints: _aio.UnaryUnaryMultiCallable[_points_pb2.ReversePointsRequest, _points_pb2.ReversePointsResponse]  # type: ignore[assignment]
+    """ReversePoints undoes a redemption, or, where the provider can, an earning: whole and once.
+    NOT_FOUND / ORIGINAL_NOT_FOUND when the original is not known, FAILED_PRECONDITION /
+    ORIGINAL_NOT_REVERSIBLE when it cannot be undone, FAILED_PRECONDITION / ALREADY_REVERSED when
+    another request has undone it.
+    """
     GetPointsStatement: _aio.UnaryUnaryMultiCallable[_points_pb2.GetPointsStatementRequest, _points_pb2.GetPointsStatementResponse]  # type: ignore[assignment]
     """GetPointsStatement sums up what happened to the points of an account in a span of time."""
+    ListExpiringPoints: _aio.UnaryUnaryMultiCallable[_points_pb2.ListExpiringPointsRequest, _points_pb2.ListExpiringPointsResponse]  # type: ignore[assignment]
+    """ListExpiringPoints answers which points of an account expire when."""
 
 class PointsServicer:
     """Points books points on an account and sums them up.
@@ -66,6 +90,15 @@ class PointsServicer:
     A booking happens at most once per request_id. When its answer is lost, repeat the same call
     with the same request_id, or give up with Bookings.CancelBooking.
     """
+
+    def EarnPoints(
+        self,
+        request: _points_pb2.EarnPointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_points_pb2.EarnPointsResponse, _abc.Awaitable[_points_pb2.EarnPointsResponse]]:
+        """EarnPoints adds points to the account: a number of points, or those that the provider's rules
+        give for a purchase.
+        """
 
     def RedeemPoints(
         self,
@@ -76,11 +109,29 @@ class PointsServicer:
         there are too few.
         """
 
+    def ReversePoints(
+        self,
+        request: _points_pb2.ReversePointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_points_pb2.ReversePointsResponse, _abc.Awaitable[_points_pb2.ReversePointsResponse]]:
+        """ReversePoints undoes a redemption, or, where the provider can, an earning: whole and once.
+        NOT_FOUND / ORIGINAL_NOT_FOUND when the original is not known, FAILED_PRECONDITION /
+        ORIGINAL_NOT_REVERSIBLE when it cannot be undone, FAILED_PRECONDITION / ALREADY_REVERSED when
+        another request has undone it.
+        """
+
     def GetPointsStatement(
         self,
         request: _points_pb2.GetPointsStatementRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_points_pb2.GetPointsStatementResponse, _abc.Awaitable[_points_pb2.GetPointsStatementResponse]]:
         """GetPointsStatement sums up what happened to the points of an account in a span of time."""
+
+    def ListExpiringPoints(
+        self,
+        request: _points_pb2.ListExpiringPointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_points_pb2.ListExpiringPointsResponse, _abc.Awaitable[_points_pb2.ListExpiringPointsResponse]]:
+        """ListExpiringPoints answers which points of an account expire when."""
 
 def add_PointsServicer_to_server(servicer: PointsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from loyalty.v1 import options_pb2 as loyalty_dot_v1_dot_options__pb2
 from loyalty.v1 import rules_pb2 as loyalty_dot_v1_dot_rules__pb2
 from loyalty.v1 import types_pb2 as loyalty_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aloyalty/v1/providers.proto\x12\nloyalty.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18loyalty/v1/options.proto\x1a\x16loyalty/v1/rules.proto\x1a\x16loyalty/v1/types.proto\"\xdb\x01\n\nConnection\x12\x18\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08R\x04name\x12 \n\x08provider\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x08provider\x12\'\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x0b\x64isplayName\x12\x37\n\x05state\x18\x04 \x01(\x0e\x32\x1b.loyalty.v1.ConnectionStateB\x04\xe2\x41\x01\x03R\x05state\x12/\n\x10unresolved_count\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x0funresolvedCount\"D\n\x16ListConnectionsRequest\x12*\n\x04page\x18\x01 \x01(\x0b\x32\x10.loyalty.v1.PageB\x04\xe2\x41\x01\x01R\x04page\"{\n\x17ListConnectionsResponse\x12\x38\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32\x16.loyalty.v1.ConnectionR\x0b\x63onnections\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"J\n\x16GetCapabilitiesRequest\x12\x30\n\nconnection\x18\x01 \x01(\tB\x10\xe2\x41\x01\x02\xbaH\tr\x04\xd0\xf3\x18\x01\xc8\x01\x01R\nconnection\"\xb2\x01\n\x07Promise\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value\x12\x31\n\x06source\x18\x03 \x01(\x0e\x32\x19.loyalty.v1.PromiseSourceR\x06source\x12.\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n\x08\x65vidence\x18\x05 \x01(\tR\x08\x65vidence\"\xab\x02\n\nCapability\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x16\n\x06method\x18\x02 \x01(\tR\x06method\x12-\n\x07support\x18\x03 \x01(\x0e\x32\x13.loyalty.v1.SupportR\x07support\x12=\n\rrecovery_mode\x18\x04 \x01(\x0e\x32\x18.loyalty.v1.RecoveryModeR\x0crecoveryMode\x12/\n\x08promises\x18\x05 \x03(\x0b\x32\x13.loyalty.v1.PromiseR\x08promises\x12\'\n\x0fpartial_amounts\x18\x06 \x01(\x08R\x0epartialAmounts\x12#\n\rneeded_fields\x18\x07 \x03(\tR\x0cneededFields\"U\n\x17GetCapabilitiesResponse\x12:\n\x0c\x63\x61pabilities\x18\x01 \x03(\x0b\x32\x16.loyalty.v1.CapabilityR\x0c\x63\x61pabilities*\xb3\x01\n\x0f\x43onnectionState\x12 \n\x1c\x43ONNECTION_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43ONNECTION_STATE_OK\x10\x01\x12\x1d\n\x19\x43ONNECTION_STATE_DEGRADED\x10\x02\x12)\n%CONNECTION_STATE_CREDENTIALS_REJECTED\x10\x03\x12\x1b\n\x17\x43ONNECTION_STATE_PAUSED\x10\x04*e\n\x07Support\x12\x17\n\x13SUPPORT_UNSPECIFIED\x10\x00\x12\x12\n\x0eSUPPORT_NATIVE\x10\x01\x12\x14\n\x10SUPPORT_EMULATED\x10\x02\x12\x17\n\x13SUPPORT_UNSUPPORTED\x10\x03*\x83\x01\n\rPromiseSource\x12\x1e\n\x1aPROMISE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15PROMISE_SOURCE_PROVEN\x10\x01\x12\x1b\n\x17PROMISE_SOURCE_DECLARED\x10\x02\x12\x1a\n\x16PROMISE_SOURCE_DEFAULT\x10\x03\x32\xf9\x01\n\tProviders\x12u\n\x0fListConnections\x12\".loyalty.v1.ListConnectionsRequest\x1a#.loyalty.v1.ListConnectionsResponse\"\x19\x90\x02\x01\xca\xf3\x18\x12\n\x0eproviders:read\x10\x01\x12u\n\x0fGetCapabilities\x12\".loyalty.v1.GetCapabilitiesRequest\x1a#.loyalty.v1.GetCapabilitiesResponse\"\x19\x90\x02\x01\xca\xf3\x18\x12\n\x0eproviders:read\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aloyalty/v1/providers.proto\x12\nloyalty.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18loyalty/v1/options.proto\x1a\x16loyalty/v1/rules.proto\x1a\x16loyalty/v1/types.proto\"\xdb\x01\n\nConnection\x12\x18\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08R\x04name\x12 \n\x08provider\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03R\x08provider\x12\'\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x0b\x64isplayName\x12\x37\n\x05state\x18\x04 \x01(\x0e\x32\x1b.loyalty.v1.ConnectionStateB\x04\xe2\x41\x01\x03R\x05state\x12/\n\x10unresolved_count\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x0funresolvedCount\"D\n\x16ListConnectionsRequest\x12*\n\x04page\x18\x01 \x01(\x0b\x32\x10.loyalty.v1.PageB\x04\xe2\x41\x01\x01R\x04page\"{\n\x17ListConnectionsResponse\x12\x38\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32\x16.loyalty.v1.ConnectionR\x0b\x63onnections\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"J\n\x16GetCapabilitiesRequest\x12\x30\n\nconnection\x18\x01 \x01(\tB\x10\xe2\x41\x01\x02\xbaH\tr\x04\xd0\xf3\x18\x01\xc8\x01\x01R\nconnection\"\xcf\x01\n\x07Promise\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value\x12\x31\n\x06source\x18\x03 \x01(\x0e\x32\x19.loyalty.v1.PromiseSourceR\x06source\x12.\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n\x08\x65vidence\x18\x05 \x01(\tR\x08\x65vidence\x12\x1b\n\tnot_shown\x18\x06 \x01(\tR\x08notShown\"\xbf\x02\n\nCapability\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x16\n\x06method\x18\x02 \x01(\tR\x06method\x12-\n\x07support\x18\x03 \x01(\x0e\x32\x13.loyalty.v1.SupportR\x07support\x12=\n\rrecovery_mode\x18\x04 \x01(\x0e\x32\x18.loyalty.v1.RecoveryModeR\x0crecoveryMode\x12/\n\x08promises\x18\x05 \x03(\x0b\x32\x13.loyalty.v1.PromiseR\x08promises\x12\'\n\x0fpartial_amounts\x18\x06 \x01(\x08R\x0epartialAmounts\x12#\n\rneeded_fields\x18\x07 \x03(\tR\x0cneededFields\x12\x12\n\x04note\x18\x08 \x01(\tR\x04note\"U\n\x17GetCapabilitiesResponse\x12:\n\x0c\x63\x61pabilities\x18\x01 \x03(\x0b\x32\x16.loyalty.v1.CapabilityR\x0c\x63\x61pabilities\"J\n\x16\x43heckConnectionRequest\x12\x30\n\nconnection\x18\x01 \x01(\tB\x10\xe2\x41\x01\x02\xbaH\tr\x04\xd0\xf3\x18\x01\xc8\x01\x01R\nconnection\"\xa1\x02\n\x17\x43heckConnectionResponse\x12\x1c\n\treachable\x18\x01 \x01(\x08R\treachable\x12\x36\n\x14\x63redentials_accepted\x18\x02 \x01(\x08H\x00R\x13\x63redentialsAccepted\x88\x01\x01\x12\x33\n\x07latency\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07latency\x12\x38\n\nclock_skew\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\tclockSkew\x12(\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.StatusR\x05\x65rrorB\x17\n\x15_credentials_accepted\"J\n\x16ProveConnectionRequest\x12\x30\n\nconnection\x18\x01 \x01(\tB\x10\xe2\x41\x01\x02\xbaH\tr\x04\xd0\xf3\x18\x01\xc8\x01\x01R\nconnection\"J\n\x17ProveConnectionResponse\x12/\n\x08promises\x18\x01 \x03(\x0b\x32\x13.loyalty.v1.PromiseR\x08promises*\xb3\x01\n\x0f\x43onnectionState\x12 \n\x1c\x43ONNECTION_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43ONNECTION_STATE_OK\x10\x01\x12\x1d\n\x19\x43ONNECTION_STATE_DEGRADED\x10\x02\x12)\n%CONNECTION_STATE_CREDENTIALS_REJECTED\x10\x03\x12\x1b\n\x17\x43ONNECTION_STATE_PAUSED\x10\x04*e\n\x07Support\x12\x17\n\x13SUPPORT_UNSPECIFIED\x10\x00\x12\x12\n\x0eSUPPORT_NATIVE\x10\x01\x12\x14\n\x10SUPPORT_EMULATED\x10\x02\x12\x17\n\x13SUPPORT_UNSUPPORTED\x10\x03*\x83\x01\n\rPromiseSource\x12\x1e\n\x1aPROMISE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15PROMISE_SOURCE_PROVEN\x10\x01\x12\x1b\n\x17PROMISE_SOURCE_DECLARED\x10\x02\x12\x1a\n\x16PROMISE_SOURCE_DEFAULT\x10\x03\x32\xde\x03\n\tProviders\x12u\n\x0fListConnections\x12\".loyalty.v1.ListConnectionsRequest\x1a#.loyalty.v1.ListConnectionsResponse\"\x19\x90\x02\x01\xca\xf3\x18\x12\n\x0eproviders:read\x10\x01\x12u\n\x0fGetCapabilities\x12\".loyalty.v1.GetCapabilitiesRequest\x1a#.loyalty.v1.GetCapabilitiesResponse\"\x19\x90\x02\x01\xca\xf3\x18\x12\n\x0eproviders:read\x10\x01\x12u\n\x0f\x43heckConnection\x12\".loyalty.v1.CheckConnectionRequest\x1a#.loyalty.v1.CheckConnectionResponse\"\x19\x90\x02\x02\xca\xf3\x18\x12\n\x0eproviders:read\x10\x04\x12l\n\x0fProveConnection\x12\".loyalty.v1.ProveConnectionRequest\x1a#.loyalty.v1.ProveConnectionResponse\"\x10\x90\x02\x02\xca\xf3\x18\t\n\x05\x61\x64min\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,30 +53,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCONNECTIONSREQUEST'].fields_by_name['page']._serialized_options = b'\342A\001\001'
   _globals['_GETCAPABILITIESREQUEST'].fields_by_name['connection']._loaded_options = None
   _globals['_GETCAPABILITIESREQUEST'].fields_by_name['connection']._serialized_options = b'\342A\001\002\272H\tr\004\320\363\030\001\310\001\001'
+  _globals['_CHECKCONNECTIONREQUEST'].fields_by_name['connection']._loaded_options = None
+  _globals['_CHECKCONNECTIONREQUEST'].fields_by_name['connection']._serialized_options = b'\342A\001\002\272H\tr\004\320\363\030\001\310\001\001'
+  _globals['_PROVECONNECTIONREQUEST'].fields_by_name['connection']._loaded_options = None
+  _globals['_PROVECONNECTIONREQUEST'].fields_by_name['connection']._serialized_options = b'\342A\001\002\272H\tr\004\320\363\030\001\310\001\001'
   _globals['_PROVIDERS'].methods_by_name['ListConnections']._loaded_options = None
   _globals['_PROVIDERS'].methods_by_name['ListConnections']._serialized_options = b'\220\002\001\312\363\030\022\n\016providers:read\020\001'
   _globals['_PROVIDERS'].methods_by_name['GetCapabilities']._loaded_options = None
   _globals['_PROVIDERS'].methods_by_name['GetCapabilities']._serialized_options = b'\220\002\001\312\363\030\022\n\016providers:read\020\001'
-  _globals['_CONNECTIONSTATE']._serialized_start=1275
-  _globals['_CONNECTIONSTATE']._serialized_end=1454
-  _globals['_SUPPORT']._serialized_start=1456
-  _globals['_SUPPORT']._serialized_end=1557
-  _globals['_PROMISESOURCE']._serialized_start=1560
-  _globals['_PROMISESOURCE']._serialized_end=1691
-  _globals['_CONNECTION']._serialized_start=212
-  _globals['_CONNECTION']._serialized_end=431
-  _globals['_LISTCONNECTIONSREQUEST']._serialized_start=433
-  _globals['_LISTCONNECTIONSREQUEST']._serialized_end=501
-  _globals['_LISTCONNECTIONSRESPONSE']._serialized_start=503
-  _globals['_LISTCONNECTIONSRESPONSE']._serialized_end=626
-  _globals['_GETCAPABILITIESREQUEST']._serialized_start=628
-  _globals['_GETCAPABILITIESREQUEST']._serialized_end=702
-  _globals['_PROMISE']._serialized_start=705
-  _globals['_PROMISE']._serialized_end=883
-  _globals['_CAPABILITY']._serialized_start=886
-  _globals['_CAPABILITY']._serialized_end=1185
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=1187
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=1272
-  _globals['_PROVIDERS']._serialized_start=1694
-  _globals['_PROVIDERS']._serialized_end=1943
+  _globals['_PROVIDERS'].methods_by_name['CheckConnection']._loaded_options = None
+  _globals['_PROVIDERS'].methods_by_name['CheckConnection']._serialized_options = b'\220\002\002\312\363\030\022\n\016providers:read\020\004'
+  _globals['_PROVIDERS'].methods_by_name['ProveConnection']._loaded_options = None
+  _globals['_PROVIDERS'].methods_by_name['ProveConnection']._serialized_options = b'\220\002\002\312\363\030\t\n\005admin\020\004'
+  _globals['_CONNECTIONSTATE']._serialized_start=1901
+  _globals['_CONNECTIONSTATE']._serialized_end=2080
+  _globals['_SUPPORT']._serialized_start=2082
+  _globals['_SUPPORT']._serialized_end=2183
+  _globals['_PROMISESOURCE']._serialized_start=2186
+  _globals['_PROMISESOURCE']._serialized_end=2317
+  _globals['_CONNECTION']._serialized_start=269
+  _globals['_CONNECTION']._serialized_end=488
+  _globals['_LISTCONNECTIONSREQUEST']._serialized_start=490
+  _globals['_LISTCONNECTIONSREQUEST']._serialized_end=558
+  _globals['_LISTCONNECTIONSRESPONSE']._serialized_start=560
+  _globals['_LISTCONNECTIONSRESPONSE']._serialized_end=683
+  _globals['_GETCAPABILITIESREQUEST']._serialized_start=685
+  _globals['_GETCAPABILITIESREQUEST']._serialized_end=759
+  _globals['_PROMISE']._serialized_start=762
+  _globals['_PROMISE']._serialized_end=969
+  _globals['_CAPABILITY']._serialized_start=972
+  _globals['_CAPABILITY']._serialized_end=1291
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=1293
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=1378
+  _globals['_CHECKCONNECTIONREQUEST']._serialized_start=1380
+  _globals['_CHECKCONNECTIONREQUEST']._serialized_end=1454
+  _globals['_CHECKCONNECTIONRESPONSE']._serialized_start=1457
+  _globals['_CHECKCONNECTIONRESPONSE']._serialized_end=1746
+  _globals['_PROVECONNECTIONREQUEST']._serialized_start=1748
+  _globals['_PROVECONNECTIONREQUEST']._serialized_end=1822
+  _globals['_PROVECONNECTIONRESPONSE']._serialized_start=1824
+  _globals['_PROVECONNECTIONRESPONSE']._serialized_end=1898
+  _globals['_PROVIDERS']._serialized_start=2320
+  _globals['_PROVIDERS']._serialized_end=2798
 # @@protoc_insertion_point(module_scope)

@@ -5,10 +5,12 @@ Providers: which connections there are, and what each of them can do."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 from loyalty.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -232,6 +234,7 @@ class Promise(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
+    NOT_SHOWN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name, for example `resend_is_safe`."""
     value: _builtins.str
@@ -240,6 +243,10 @@ class Promise(_message.Message):
     """Who vouches for it."""
     evidence: _builtins.str
     """What vouches for it, in a sentence. Empty for a default."""
+    not_shown: _builtins.str
+    """Why it could not be put to the proof just now; all else is then what held before. Empty
+    everywhere but in an answer of ProveConnection.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was proven or declared. Absent for a default."""
@@ -252,10 +259,11 @@ class Promise(_message.Message):
         source: Global___PromiseSource.ValueType = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         evidence: _builtins.str = ...,
+        not_shown: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "name", b"name", "source", b"source", "time", b"time", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "name", b"name", "not_shown", b"not_shown", "source", b"source", "time", b"time", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,6 +282,7 @@ class Capability(_message.Message):
     PROMISES_FIELD_NUMBER: _builtins.int
     PARTIAL_AMOUNTS_FIELD_NUMBER: _builtins.int
     NEEDED_FIELDS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """The service, for example `Balance`."""
     method: _builtins.str
@@ -284,6 +293,10 @@ class Capability(_message.Message):
     """How a lost answer is recovered. Unspecified for rpcs that are not bookings."""
     partial_amounts: _builtins.bool
     """True when the provider can apply less than was asked for."""
+    note: _builtins.str
+    """Why it is unsupported, or how it is emulated, in a sentence for people. Empty where there is
+    nothing to say.
+    """
     @_builtins.property
     def promises(self) -> _containers.RepeatedCompositeFieldContainer[Global___Promise]:
         """The promises that the recovery mode rests on."""
@@ -304,10 +317,11 @@ class Capability(_message.Message):
         promises: _abc.Iterable[Global___Promise] | None = ...,
         partial_amounts: _builtins.bool = ...,
         needed_fields: _abc.Iterable[_builtins.str] | None = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "needed_fields", b"needed_fields", "partial_amounts", b"partial_amounts", "promises", b"promises", "recovery_mode", b"recovery_mode", "service", b"service", "support", b"support"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "needed_fields", b"needed_fields", "note", b"note", "partial_amounts", b"partial_amounts", "promises", b"promises", "recovery_mode", b"recovery_mode", "service", b"service", "support", b"support"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -336,3 +350,119 @@ class GetCapabilitiesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCapabilitiesResponse: _TypeAlias = GetCapabilitiesResponse  # noqa: Y015
+
+@_typing.final
+class CheckConnectionRequest(_message.Message):
+    """CheckConnectionRequest names one connection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    connection: _builtins.str
+    """The connection: its id, with or without `connections/`."""
+    def __init__(
+        self,
+        *,
+        connection: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckConnectionRequest: _TypeAlias = CheckConnectionRequest  # noqa: Y015
+
+@_typing.final
+class CheckConnectionResponse(_message.Message):
+    """CheckConnectionResponse says how one connection does now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REACHABLE_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_ACCEPTED_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
+    CLOCK_SKEW_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    reachable: _builtins.bool
+    """True when the provider has answered."""
+    credentials_accepted: _builtins.bool
+    """Whether the provider has taken the gateway's credentials. Absent when that could not be told."""
+    @_builtins.property
+    def latency(self) -> _duration_pb2.Duration:
+        """How long the provider took to answer. Absent when it did not."""
+
+    @_builtins.property
+    def clock_skew(self) -> _duration_pb2.Duration:
+        """The provider's clock less the gateway's own, to about a second. Absent when it is not known."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """What is wrong, as the error that a read over this connection would answer. Absent when all is
+        well.
+        """
+
+    def __init__(
+        self,
+        *,
+        reachable: _builtins.bool = ...,
+        credentials_accepted: _builtins.bool | None = ...,
+        latency: _duration_pb2.Duration | None = ...,
+        clock_skew: _duration_pb2.Duration | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_credentials_accepted", b"_credentials_accepted", "clock_skew", b"clock_skew", "credentials_accepted", b"credentials_accepted", "error", b"error", "latency", b"latency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_credentials_accepted", b"_credentials_accepted", "clock_skew", b"clock_skew", "credentials_accepted", b"credentials_accepted", "error", b"error", "latency", b"latency", "reachable", b"reachable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__credentials_accepted: _TypeAlias = _typing.Literal["credentials_accepted"]  # noqa: Y015
+    _WhichOneofArgType__credentials_accepted: _TypeAlias = _typing.Literal["_credentials_accepted", b"_credentials_accepted"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__credentials_accepted) -> _WhichOneofReturnType__credentials_accepted | None: ...
+
+Global___CheckConnectionResponse: _TypeAlias = CheckConnectionResponse  # noqa: Y015
+
+@_typing.final
+class ProveConnectionRequest(_message.Message):
+    """ProveConnectionRequest names one connection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    connection: _builtins.str
+    """The connection: its id, with or without `connections/`."""
+    def __init__(
+        self,
+        *,
+        connection: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveConnectionRequest: _TypeAlias = ProveConnectionRequest  # noqa: Y015
+
+@_typing.final
+class ProveConnectionResponse(_message.Message):
+    """ProveConnectionResponse carries what was proven."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMISES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def promises(self) -> _containers.RepeatedCompositeFieldContainer[Global___Promise]:
+        """The promises of the connection as they stand now, by name."""
+
+    def __init__(
+        self,
+        *,
+        promises: _abc.Iterable[Global___Promise] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["promises", b"promises"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveConnectionResponse: _TypeAlias = ProveConnectionResponse  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ProvidersStub(object):
-    """Providers tells which connections the caller may use and what they can do.
+    """Providers tells which connections the caller may use, what they can do and how they do.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,20 @@ class ProvidersStub(object):
                 request_serializer=loyalty_dot_v1_dot_providers__pb2.GetCapabilitiesRequest.SerializeToString,
                 response_deserializer=loyalty_dot_v1_dot_providers__pb2.GetCapabilitiesResponse.FromString,
                 _registered_method=True)
+        self.CheckConnection = channel.unary_unary(
+                '/loyalty.v1.Providers/CheckConnection',
+                request_serializer=loyalty_dot_v1_dot_providers__pb2.CheckConnectionRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_providers__pb2.CheckConnectionResponse.FromString,
+                _registered_method=True)
+        self.ProveConnection = channel.unary_unary(
+                '/loyalty.v1.Providers/ProveConnection',
+                request_serializer=loyalty_dot_v1_dot_providers__pb2.ProveConnectionRequest.SerializeToString,
+                response_deserializer=loyalty_dot_v1_dot_providers__pb2.ProveConnectionResponse.FromString,
+                _registered_method=True)
 
 
 class ProvidersServicer(object):
-    """Providers tells which connections the caller may use and what they can do.
+    """Providers tells which connections the caller may use, what they can do and how they do.
     """
 
     def ListConnections(self, request, context):
@@ -61,6 +71,24 @@ class ProvidersServicer(object):
     def GetCapabilities(self, request, context):
         """GetCapabilities answers, for every rpc of the contract, whether a connection supports it,
         how a lost answer is recovered and which fields it needs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckConnection(self, request, context):
+        """CheckConnection asks the provider whether it can be reached and takes the gateway's
+        credentials. It books nothing and needs no account. What it finds wrong is in the answer;
+        the call itself then succeeds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProveConnection(self, request, context):
+        """ProveConnection puts the promises of the connection to the proof on the connection's test
+        account, books there, and records what it finds. A promise that does not hold is an answer
+        with the value `no` and never an error. The proof goes on when the caller has left.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -79,6 +107,16 @@ def add_ProvidersServicer_to_server(servicer, server):
                     request_deserializer=loyalty_dot_v1_dot_providers__pb2.GetCapabilitiesRequest.FromString,
                     response_serializer=loyalty_dot_v1_dot_providers__pb2.GetCapabilitiesResponse.SerializeToString,
             ),
+            'CheckConnection': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckConnection,
+                    request_deserializer=loyalty_dot_v1_dot_providers__pb2.CheckConnectionRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_providers__pb2.CheckConnectionResponse.SerializeToString,
+            ),
+            'ProveConnection': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProveConnection,
+                    request_deserializer=loyalty_dot_v1_dot_providers__pb2.ProveConnectionRequest.FromString,
+                    response_serializer=loyalty_dot_v1_dot_providers__pb2.ProveConnectionResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'loyalty.v1.Providers', rpc_method_handlers)
@@ -88,7 +126,7 @@ def add_ProvidersServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Providers(object):
-    """Providers tells which connections the caller may use and what they can do.
+    """Providers tells which connections the caller may use, what they can do and how they do.
     """
 
     @staticmethod
@@ -135,6 +173,60 @@ class Providers(object):
             '/loyalty.v1.Providers/GetCapabilities',
             loyalty_dot_v1_dot_providers__pb2.GetCapabilitiesRequest.SerializeToString,
             loyalty_dot_v1_dot_providers__pb2.GetCapabilitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckConnection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.Providers/CheckConnection',
+            loyalty_dot_v1_dot_providers__pb2.CheckConnectionRequest.SerializeToString,
+            loyalty_dot_v1_dot_providers__pb2.CheckConnectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProveConnection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/loyalty.v1.Providers/ProveConnection',
+            loyalty_dot_v1_dot_providers__pb2.ProveConnectionRequest.SerializeToString,
+            loyalty_dot_v1_dot_providers__pb2.ProveConnectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ProvidersStub:
-    """Providers tells which connections the caller may use and what they can do."""
+    """Providers tells which connections the caller may use, what they can do and how they do."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -39,10 +39,20 @@ class ProvidersStub:
     """GetCapabilities answers, for every rpc of the contract, whether a connection supports it,
     how a lost answer is recovered and which fields it needs.
     """
+    CheckConnection: _grpc.UnaryUnaryMultiCallable[_providers_pb2.CheckConnectionRequest, _providers_pb2.CheckConnectionResponse]
+    """CheckConnection asks the provider whether it can be reached and takes the gateway's
+    credentials. It books nothing and needs no account. What it finds wrong is in the answer;
+    the call itself then succeeds.
+    """
+    ProveConnection: _grpc.UnaryUnaryMultiCallable[_providers_pb2.ProveConnectionRequest, _providers_pb2.ProveConnectionResponse]
+    """ProveConnection puts the promises of the connection to the proof on the connection's test
+    account, books there, and records what it finds. A promise that does not hold is an answer
+    with the value `no` and never an error. The proof goes on when the caller has left.
+    """
 
 @_typing.type_check_only
 class ProvidersAsyncStub(ProvidersStub):
-    """Providers tells which connections the caller may use and what they can do."""
+    """Providers tells which connections the caller may use, what they can do and how they do."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListConnections: _aio.UnaryUnaryMultiCallable[_providers_pb2.ListConnectionsRequest, _providers_pb2.ListConnectionsResponse]  # type: ignore[assignment]
@@ -51,9 +61,19 @@ class ProvidersAsyncStub(ProvidersStub):
     """GetCapabilities answers, for every rpc of the contract, whether a connection supports it,
     how a lost answer is recovered and which fields it needs.
     """
+    CheckConnection: _aio.UnaryUnaryMultiCallable[_providers_pb2.CheckConnectionRequest, _providers_pb2.CheckConnectionResponse]  # type: ignore[assignment]
+    """CheckConnection asks the provider whether it can be reached and takes the gateway's
+    credentials. It books nothing and needs no account. What it finds wrong is in the answer;
+    the call itself then succeeds.
+    """
+    ProveConnection: _aio.UnaryUnaryMultiCallable[_providers_pb2.ProveConnectionRequest, _providers_pb2.ProveConnectionResponse]  # type: ignore[assignment]
+    """ProveConnection puts the promises of the connection to the proof on the connection's test
+    account, books there, and records what it finds. A promise that does not hold is an answer
+    with the value `no` and never an error. The proof goes on when the caller has left.
+    """
 
 class ProvidersServicer:
-    """Providers tells which connections the caller may use and what they can do."""
+    """Providers tells which connections the caller may use, what they can do and how they do."""
 
     def ListConnections(
         self,
@@ -69,6 +89,26 @@ class ProvidersServicer:
     ) -> _typing.Union[_providers_pb2.GetCapabilitiesResponse, _abc.Awaitable[_providers_pb2.GetCapabilitiesResponse]]:
         """GetCapabilities answers, for every rpc of the contract, whether a connection supports it,
         how a lost answer is recovered and which fields it needs.
+        """
+
+    def CheckConnection(
+        self,
+        request: _providers_pb2.CheckConnectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_providers_pb2.CheckConnectionResponse, _abc.Awaitable[_providers_pb2.CheckConnectionResponse]]:
+        """CheckConnection asks the provider whether it can be reached and takes the gateway's
+        credentials. It books nothing and needs no account. What it finds wrong is in the answer;
+        the call itself then succeeds.
+        """
+
+    def ProveConnection(
+        self,
+        request: _providers_pb2.ProveConnectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_providers_pb2.ProveConnectionResponse, _abc.Awaitable[_providers_pb2.ProveConnectionResponse]]:
+        """ProveConnection puts the promises of the connection to the proof on the connection's test
+        account, books there, and records what it finds. A promise that does not hold is an answer
+        with the value `no` and never an error. The proof goes on when the caller has left.
         """
 
 def add_ProvidersServicer_to_server(servicer: ProvidersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

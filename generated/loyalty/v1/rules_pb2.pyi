@@ -18,6 +18,8 @@ IS_REQUEST_ID_FIELD_NUMBER: _builtins.int
 IS_CONNECTION_FIELD_NUMBER: _builtins.int
 IS_BOOKING_NAME_FIELD_NUMBER: _builtins.int
 IS_ONE_LINE_FIELD_NUMBER: _builtins.int
+IS_PHONE_FIELD_NUMBER: _builtins.int
+IS_EMAIL_FIELD_NUMBER: _builtins.int
 IS_IN_RANGE_FIELD_NUMBER: _builtins.int
 is_request_id: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """The caller's own name for one booking: 8 to 64 characters of A-Z a-z 0-9 . _ : -"""
@@ -27,5 +29,9 @@ is_booking_name: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringR
 """The name of a booking: `bookings/` and a lower case UUID."""
 is_one_line: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """Text of one line: no control characters (tabs and line ends among them)."""
+is_phone: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
+"""A phone number: 6 to 15 digits, a + before them where it is international."""
+is_email: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
+"""An e-mail address, as far as its form tells: something, one @ and something, without blanks."""
 is_in_range: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.TimestampRules, _builtins.bool]
 """A time from 1970-01-01 on and before 2200-01-01 (UTC)."""

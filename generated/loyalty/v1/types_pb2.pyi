@@ -14,6 +14,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from google.type import date_pb2 as _date_pb2
 from google.type import money_pb2 as _money_pb2
 import builtins as _builtins
 import sys
@@ -89,6 +90,46 @@ ACCOUNT_KIND_MEMBER: AccountKind.ValueType  # 2
 ACCOUNT_KIND_GIFT_CARD: AccountKind.ValueType  # 3
 """A gift card."""
 Global___AccountKind: _TypeAlias = AccountKind  # noqa: Y015
+
+class _AccountStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AccountStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccountStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACCOUNT_STATUS_UNSPECIFIED: _AccountStatus.ValueType  # 0
+    """The provider does not say."""
+    ACCOUNT_STATUS_ACTIVE: _AccountStatus.ValueType  # 1
+    """The account can be used."""
+    ACCOUNT_STATUS_INACTIVE: _AccountStatus.ValueType  # 2
+    """The account was issued and not yet activated."""
+    ACCOUNT_STATUS_SUSPENDED: _AccountStatus.ValueType  # 3
+    """The account is stopped for a time."""
+    ACCOUNT_STATUS_BLOCKED: _AccountStatus.ValueType  # 4
+    """The account is blocked until the provider or its issuer frees it."""
+    ACCOUNT_STATUS_CLOSED: _AccountStatus.ValueType  # 5
+    """The account was closed for good."""
+    ACCOUNT_STATUS_EXPIRED: _AccountStatus.ValueType  # 6
+    """The account's time has run out."""
+
+class AccountStatus(_AccountStatus, metaclass=_AccountStatusEnumTypeWrapper):
+    """AccountStatus says whether an account can be used."""
+
+ACCOUNT_STATUS_UNSPECIFIED: AccountStatus.ValueType  # 0
+"""The provider does not say."""
+ACCOUNT_STATUS_ACTIVE: AccountStatus.ValueType  # 1
+"""The account can be used."""
+ACCOUNT_STATUS_INACTIVE: AccountStatus.ValueType  # 2
+"""The account was issued and not yet activated."""
+ACCOUNT_STATUS_SUSPENDED: AccountStatus.ValueType  # 3
+"""The account is stopped for a time."""
+ACCOUNT_STATUS_BLOCKED: AccountStatus.ValueType  # 4
+"""The account is blocked until the provider or its issuer frees it."""
+ACCOUNT_STATUS_CLOSED: AccountStatus.ValueType  # 5
+"""The account was closed for good."""
+ACCOUNT_STATUS_EXPIRED: AccountStatus.ValueType  # 6
+"""The account's time has run out."""
+Global___AccountStatus: _TypeAlias = AccountStatus  # noqa: Y015
 
 class _BalanceKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -343,6 +384,80 @@ class Account(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Account: _TypeAlias = Account  # noqa: Y015
+
+@_typing.final
+class Profile(_message.Message):
+    """Profile is what is known of a person. All of it is personal data."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    GIVEN_NAME_FIELD_NUMBER: _builtins.int
+    FAMILY_NAME_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    BIRTH_DATE_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    display_name: _builtins.str
+    """The whole name: at most 128 characters. A provider's single name stands here and is never
+    split.
+    """
+    given_name: _builtins.str
+    """The given name, where it is kept apart: at most 128 characters."""
+    family_name: _builtins.str
+    """The family name, where it is kept apart: at most 128 characters."""
+    phone: _builtins.str
+    """The phone number: 6 to 15 digits, a + before them where it is international."""
+    email: _builtins.str
+    """The e-mail address: at most 254 characters."""
+    @_builtins.property
+    def birth_date(self) -> _date_pb2.Date:
+        """The day of birth: a whole date from the year 1900 on."""
+
+    @_builtins.property
+    def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Further facts under the provider's own names: at most 50, names of 1 to 64 and values of at
+        most 256 characters. None may hold a card number.
+        """
+
+    def __init__(
+        self,
+        *,
+        display_name: _builtins.str = ...,
+        given_name: _builtins.str = ...,
+        family_name: _builtins.str = ...,
+        phone: _builtins.str = ...,
+        email: _builtins.str = ...,
+        birth_date: _date_pb2.Date | None = ...,
+        attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["birth_date", b"birth_date"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "birth_date", b"birth_date", "display_name", b"display_name", "email", b"email", "family_name", b"family_name", "given_name", b"given_name", "phone", b"phone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Profile: _TypeAlias = Profile  # noqa: Y015
 
 @_typing.final
 class PointsAmount(_message.Message):
@@ -671,15 +786,17 @@ class Booking(_message.Message):
     """
     @_builtins.property
     def account(self) -> Global___Account:
-        """The account. Absent where service is empty."""
+        """The account. Absent where service is empty, and where the booking makes an account that is
+        not known (yet).
+        """
 
     @_builtins.property
     def asked(self) -> Global___Amount:
-        """What the caller asked for."""
+        """What the caller asked for. Absent where no amount is asked for."""
 
     @_builtins.property
     def applied(self) -> Global___Amount:
-        """What the provider applied: at most what was asked. Absent means unknown."""
+        """What the provider applied: at most what was asked, where an amount was. Absent means unknown."""
 
     @_builtins.property
     def balances_after(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccountBalance]:
@@ -818,6 +935,36 @@ class Interval(_message.Message):
 Global___Interval: _TypeAlias = Interval  # noqa: Y015
 
 @_typing.final
+class OriginalReference(_message.Message):
+    """OriginalReference names an earlier booking by a number of the provider's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    connection: _builtins.str
+    """The connection that the booking was made on: its id, with or without `connections/`."""
+    kind: _builtins.str
+    """What the reference is, as in ProviderReference.kind: 1 to 40 characters."""
+    value: _builtins.str
+    """The reference as the provider spells it: 1 to 128 characters."""
+    def __init__(
+        self,
+        *,
+        connection: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "kind", b"kind", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OriginalReference: _TypeAlias = OriginalReference  # noqa: Y015
+
+@_typing.final
 class Original(_message.Message):
     """Original names an earlier booking that a new one undoes or adds to."""
 
@@ -831,15 +978,18 @@ class Original(_message.Message):
     request_id: _builtins.str
     """The request_id of the booking."""
     @_builtins.property
-    def provider_reference(self) -> Global___ProviderReference:
-        """A reference of the provider's, for bookings that were not made through this gateway."""
+    def provider_reference(self) -> Global___OriginalReference:
+        """A reference of the provider's, as in Booking.provider_references. It is looked for in the
+        journal only: one of a booking that was not made through this gateway is NOT_FOUND /
+        ORIGINAL_NOT_FOUND.
+        """
 
     def __init__(
         self,
         *,
         booking: _builtins.str = ...,
         request_id: _builtins.str = ...,
-        provider_reference: Global___ProviderReference | None = ...,
+        provider_reference: Global___OriginalReference | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["booking", b"booking", "key", b"key", "provider_reference", b"provider_reference", "request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
