@@ -436,7 +436,10 @@ def test_capabilities_show_the_promises_and_who_vouches_for_them(
         ],
     )
     answer.capabilities.add(
-        service="Gift", method="PayWithGiftCard", support=providers.SUPPORT_UNSUPPORTED
+        service="Gift",
+        method="PayWithGiftCard",
+        support=providers.SUPPORT_UNSUPPORTED,
+        note="The vendor has no gift cards.",
     )
     gateway.answers["GetCapabilities"] = answer
     assert main(["connections", "capabilities", "cashassist"]) == 0
@@ -446,6 +449,7 @@ def test_capabilities_show_the_promises_and_who_vouches_for_them(
     ]
     assert ["Gift.PayWithGiftCard", "UNSUPPORTED"] in [line.split() for line in text.splitlines()]
     assert "resend_is_safe  yes, declared: seen twice" in text
+    assert "Gift.PayWithGiftCard  The vendor has no gift cards." in text
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(gateway: FakeGateway) -> None:

@@ -20,11 +20,15 @@ from loyalty.v1 import (
     bookings_pb2_grpc,
     cards_pb2,
     cards_pb2_grpc,
+    gift_pb2,
+    gift_pb2_grpc,
     points_pb2,
     points_pb2_grpc,
     providers_pb2,
     providers_pb2_grpc,
     types_pb2,
+    wallets_pb2,
+    wallets_pb2_grpc,
 )
 
 BookingRequest = (
@@ -45,8 +49,10 @@ _STUBS: Final = (
     (balance_pb2, balance_pb2_grpc.BalanceStub),
     (bookings_pb2, bookings_pb2_grpc.BookingsStub),
     (cards_pb2, cards_pb2_grpc.CardsStub),
+    (gift_pb2, gift_pb2_grpc.GiftStub),
     (points_pb2, points_pb2_grpc.PointsStub),
     (providers_pb2, providers_pb2_grpc.ProvidersStub),
+    (wallets_pb2, wallets_pb2_grpc.WalletsStub),
 )
 METHODS: Final = {
     method.input_type.full_name: method

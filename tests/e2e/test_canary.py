@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +16,11 @@ from loyalty.v1 import (
     balance_pb2,
     bookings_pb2,
     cards_pb2,
+    gift_pb2,
     points_pb2,
     providers_pb2,
     types_pb2,
+    wallets_pb2,
 )
 from loyalty_gateway.sandbox.book import CardSeed, PastEffect
 from loyalty_gateway.sandbox.faults import FAULTS
@@ -289,6 +292,7 @@ def makers_of_requests(booking_name: str) -> list[Callable[[], Message]]:
         lambda: cards_pb2.GetCardRequest(account=account),
         lambda: cards_pb2.ListTransactionsRequest(account=account, page=types_pb2.Page()),
         lambda: points_pb2.GetPointsStatementRequest(account=account, interval=interval),
+        *makers_of_newer_requests(account, booking_name),
         lambda: bookings_pb2.GetBookingRequest(name=booking_name),
         lambda: bookings_pb2.ListBookingsRequest(),
         lambda: bookings_pb2.CancelBookingRequest(name=booking_name),
@@ -296,25 +300,87 @@ def makers_of_requests(booking_name: str) -> list[Callable[[], Message]]:
         lambda: bookings_pb2.ResolveBookingRequest(name=booking_name, decision=decision),
         lambda: providers_pb2.ListConnectionsRequest(),
         lambda: providers_pb2.GetCapabilitiesRequest(connection="cashassist"),
+        lambda: providers_pb2.CheckConnectionRequest(connection="cashassist"),
+        lambda: providers_pb2.ProveConnectionRequest(connection="cashassist"),
     ]
     assert {make().DESCRIPTOR.full_name for make in makers} == set(METHODS), "every rpc is called"
     return makers
+
+
+def makers_of_newer_requests(
+    account: types_pb2.AccountRef, booking_name: str
+) -> list[Callable[[], Message]]:
+    """Of cards, wallets, points and gift cards: each booking under a request_id of its own."""
+    here: dict[str, Any] = {"connection": "cashassist"}
+    on: dict[str, Any] = {"account": account}
+    original = types_pb2.Original(booking=booking_name)
+    receipt = cards_pb2.PurchaseReceipt(number="2026-000815", amount=chf(18))
+    external = wallets_pb2.LinkedAccount(kind="device", id="d-1")
+    login = wallets_pb2.CHALLENGE_PURPOSE_LOG_IN
+
+    def mine() -> dict[str, Any]:
+        return {"request_id": str(uuid.uuid4())}
+
+    return [
+        lambda: cards_pb2.SearchCardsRequest(**here, scan=cards_pb2.Scan(value="10480")),
+        lambda: cards_pb2.SearchCardsRequest(
+            **here, attribute=cards_pb2.Attribute(name="number", value="10480"), group_id="4"
+        ),
+        lambda: cards_pb2.CreateCardRequest(**here, **mine()),
+        lambda: cards_pb2.UpdateCardRequest(**on, **mine(), card=cards_pb2.Card(type="GOLD")),
+        lambda: cards_pb2.VerifyCardOwnershipRequest(**on, receipt=receipt),
+        lambda: cards_pb2.ListTransactionItemsRequest(**on, transaction_reference="tx_1"),
+        lambda: wallets_pb2.CreateChallengeRequest(
+            **here, **mine(), phone="+41790000000", purpose=login
+        ),
+        lambda: wallets_pb2.VerifyChallengeRequest(challenge_token="t", code="000000"),
+        lambda: wallets_pb2.CreateWalletRequest(**here, **mine()),
+        lambda: wallets_pb2.GetWalletRequest(**on),
+        lambda: wallets_pb2.UpdateWalletRequest(
+            **on, **mine(), profile=types_pb2.Profile(given_name="Max")
+        ),
+        lambda: wallets_pb2.LinkAccountRequest(**on, **mine(), external=external),
+        lambda: wallets_pb2.ListLinkedAccountsRequest(**on),
+        lambda: wallets_pb2.VerifyCredentialsRequest(**on, password_hash="h", scheme="bcrypt"),
+        lambda: points_pb2.EarnPointsRequest(
+            **on, **mine(), purchase=points_pb2.Purchase(amount=chf(18), product_code="FUEL")
+        ),
+        lambda: points_pb2.ReversePointsRequest(original=original, **mine()),
+        lambda: points_pb2.ListExpiringPointsRequest(**on, year=2027),
+        lambda: gift_pb2.ActivateGiftCardRequest(**on, **mine()),
+        lambda: gift_pb2.GetGiftCardRequest(**on),
+        lambda: gift_pb2.TopUpGiftCardRequest(**on, **mine(), amount=chf(18)),
+        lambda: gift_pb2.PayWithGiftCardRequest(**on, **mine(), amount=chf(18)),
+        lambda: gift_pb2.VoidGiftTransactionRequest(original=original, **mine()),
+        lambda: gift_pb2.AddGiftTipRequest(**on, original=original, **mine(), amount=chf(1)),
+    ]
 
 
 def text_fields(descriptor: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The path of every field of text of a message and of the messages in it."""
     for its in descriptor.fields:
         path = (*above, its.name)
-        if its.type == FieldDescriptor.TYPE_STRING:
+        if its.type == FieldDescriptor.TYPE_STRING or is_map(its):
             yield path
         elif its.message_type is not None and not its.is_repeated:
             yield from text_fields(its.message_type, path)
 
 
+def is_map(field: Any) -> bool:
+    kind = field.message_type
+    return kind is not None and bool(kind.GetOptions().map_entry)
+
+
 def write(message: Message, path: tuple[str, ...], text: str) -> None:
     for name in path[:-1]:
         message = getattr(message, name)
-    setattr(message, path[-1], text)
+    field = message.DESCRIPTOR.fields_by_name[path[-1]]
+    if is_map(field):
+        getattr(message, path[-1]).update({"note": text, text: "note"})
+    elif field.is_repeated:
+        getattr(message, path[-1]).append(text)
+    else:
+        setattr(message, path[-1], text)
 
 
 # --- what may be seen where ---------------------------------------------------------------

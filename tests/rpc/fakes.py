@@ -17,16 +17,25 @@ from loyalty_gateway.booking.calls import (
     BookingFilter,
     BookingKey,
     Capability,
+    ChallengeCall,
+    ChallengeIssued,
+    CodeCall,
+    ConnectionCheck,
     ConnectionFacts,
+    CredentialsCall,
     Decision,
+    OwnershipCall,
+    Promise,
     ReadAnswer,
     ReadCall,
+    Verified,
 )
 from loyalty_gateway.domain.amounts import Money, Points
 from loyalty_gateway.domain.booking import Answer, Booking, State, Story, WhoseFault
 from loyalty_gateway.domain.operations import (
     Balance,
     CardFacts,
+    CredentialsFacts,
     Operation,
     Order,
     Person,
@@ -144,6 +153,26 @@ class FakeEngine:
         return await self._next(tenant, ())  # type: ignore[no-any-return]
 
     async def capabilities(self, tenant: str, connection: str) -> tuple[Capability, ...]:
+        return await self._next((tenant, connection), ())  # type: ignore[no-any-return]
+
+    async def create_challenge(self, call: ChallengeCall) -> ChallengeIssued:
+        plain = ChallengeIssued("ch.1", NOON, "•••••••00")
+        return await self._next(call, plain)  # type: ignore[no-any-return]
+
+    async def verify_challenge(self, call: CodeCall) -> Verified:
+        return await self._next(call, Verified(True))  # type: ignore[no-any-return]
+
+    async def verify_ownership(self, call: OwnershipCall) -> Verified:
+        return await self._next(call, Verified(True))  # type: ignore[no-any-return]
+
+    async def verify_credentials(self, call: CredentialsCall) -> CredentialsFacts:
+        return await self._next(call, CredentialsFacts(False))  # type: ignore[no-any-return]
+
+    async def check(self, tenant: str, connection: str) -> ConnectionCheck:
+        plain = ConnectionCheck(True, True, 0.02)
+        return await self._next((tenant, connection), plain)  # type: ignore[no-any-return]
+
+    async def prove(self, tenant: str, connection: str) -> tuple[Promise, ...]:
         return await self._next((tenant, connection), ())  # type: ignore[no-any-return]
 
     def answers(self, answer: Any) -> None:

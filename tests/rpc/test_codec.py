@@ -20,6 +20,7 @@ from loyalty.v1 import (
     points_pb2,
     providers_pb2,
     types_pb2,
+    wallets_pb2,
 )
 from loyalty_gateway.booking import calls
 from loyalty_gateway.domain import booking as domain
@@ -37,7 +38,8 @@ from loyalty_gateway.domain.operations import (
     TransactionPage,
 )
 from loyalty_gateway.rpc.catalog import SERVICES
-from loyalty_gateway.rpc.codec import bookings, cards, providers
+from loyalty_gateway.rpc.codec import bookings, cards, providers, wallets
+from loyalty_gateway.rpc.codec import types as wire_types
 from loyalty_gateway.rpc.codec.answers import WireAnswerCodec
 from loyalty_gateway.rpc.codec.types import decode_money, fill_money, fill_time
 from tests.rpc.conftest import Door
@@ -99,6 +101,7 @@ def test_a_time_keeps_its_microseconds(microseconds: int) -> None:
         (calls.ConnectionState, providers.CONNECTION_STATES),
         (operations.Support, providers.SUPPORTS),
         (calls.PromiseSource, providers.PROMISE_SOURCES),
+        (operations.AccountKind, wire_types.ACCOUNT_KINDS),
     ],
 )
 def test_every_word_of_the_domain_has_its_own_number(
@@ -107,6 +110,27 @@ def test_every_word_of_the_domain_has_its_own_number(
     assert set(table) == set(words)
     assert len(set(table.values())) == len(table)
     assert 0 not in table.values(), "zero says nothing"
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers", "table"),
+    [
+        (operations.EntryMode, types_pb2.EntryMode, wire_types.ENTRY_MODES),
+        (operations.ChallengePurpose, wallets_pb2.ChallengePurpose, wallets.PURPOSES),
+    ],
+)
+def test_every_number_that_a_caller_may_send_has_its_own_word(
+    words: Collection[str], numbers: Any, table: dict[int, str]
+) -> None:
+    assert set(table) == set(numbers.values()) - {0}
+    assert set(table.values()) == set(words)
+
+
+def test_every_status_of_the_contract_is_a_word_of_the_domain() -> None:
+    prefix = "ACCOUNT_STATUS_"
+    assert {f"{prefix}{word}": number for word, number in wire_types.ACCOUNT_STATUSES.items()} == {
+        name: number for name, number in types_pb2.AccountStatus.items() if number
+    }
 
 
 def test_a_booking_that_succeeded_is_told_whole() -> None:
@@ -241,7 +265,7 @@ async def test_a_card_is_told_with_its_holder_and_balances(door: Door) -> None:
     card = cards_pb2.GetCardResponse.FromString(reply.body).card
     assert card.account.masked_id == "***72"
     assert card.holder.display_name == "Max Muster"
-    assert card.status == cards_pb2.CARD_STATUS_ACTIVE
+    assert card.status == types_pb2.ACCOUNT_STATUS_ACTIVE
     assert [balance.kind for balance in card.balances] == [1, 2]
     assert CARD.encode() not in reply.body, "the plain id is in no answer"
 
@@ -253,7 +277,7 @@ async def test_a_card_without_a_name_has_no_holder_and_a_strange_status_is_not_t
     reply = await door.wire.call("Cards/GetCard", cards_pb2.GetCardRequest(account=ACCOUNT))
     card = cards_pb2.GetCardResponse.FromString(reply.body).card
     assert not card.HasField("holder")
-    assert card.status == cards_pb2.CARD_STATUS_UNSPECIFIED
+    assert card.status == types_pb2.ACCOUNT_STATUS_UNSPECIFIED
 
 
 async def test_a_balance_is_read(door: Door) -> None:

@@ -452,6 +452,7 @@ def show_capabilities(
     """What a connection can do, and the promises that its recovery of lost answers rests on."""
     table = _table("RPC", "SUPPORT", "IF AN ANSWER IS LOST", "NEEDS")
     promises: dict[str, providers_pb2.Promise] = {}
+    notes: list[tuple[str, RenderableType | str]] = []
     for capability in answer.capabilities:
         support = providers_pb2.Support.Name(capability.support).removeprefix("SUPPORT_")
         mode = types_pb2.RecoveryMode.Name(capability.recovery_mode)
@@ -463,7 +464,12 @@ def show_capabilities(
             Text(", ".join(map(clean, capability.needed_fields))),
         )
         promises.update((promise.name, promise) for promise in capability.promises)
+        if capability.note:
+            rpc = f"{clean(capability.service)}.{clean(capability.method)}"
+            notes.append((rpc, clean(capability.note)))
     parts: list[RenderableType] = [Text(f"connection {clean(connection)}", "bold"), table]
+    if notes:
+        parts += [Text("\nnotes", "bold"), _facts(notes)]
     if promises:
         parts += [Text("\npromises", "bold"), _facts(map(_promise_row, promises.values()))]
     screen.show(*parts)

@@ -14,29 +14,47 @@ from loyalty.v1 import (
     balance_pb2,
     bookings_pb2,
     cards_pb2,
+    gift_pb2,
     options_pb2,
     points_pb2,
     providers_pb2,
+    wallets_pb2,
 )
 from loyalty_gateway.booking.calls import (
     BookingCall,
     BookingFilter,
     BookingKey,
     Capability,
+    ChallengeCall,
+    ChallengeIssued,
+    CodeCall,
+    ConnectionCheck,
     ConnectionFacts,
+    CredentialsCall,
     Decision,
+    OwnershipCall,
+    Promise,
     ReadAnswer,
     ReadCall,
+    Verified,
 )
 from loyalty_gateway.domain.booking import Answer, Booking, Story
 from loyalty_gateway.domain.errors import Reason, Violation
-from loyalty_gateway.domain.operations import Kind
-from loyalty_gateway.rpc.codec import balance, bookings, cards, points, providers
+from loyalty_gateway.domain.operations import CredentialsFacts, Kind
+from loyalty_gateway.rpc.codec import balance, bookings, cards, gift, points, providers, wallets
 from loyalty_gateway.rpc.codec.types import Envelope
 
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     service
-    for module in (cards_pb2, balance_pb2, points_pb2, bookings_pb2, providers_pb2)
+    for module in (
+        cards_pb2,
+        wallets_pb2,
+        balance_pb2,
+        points_pb2,
+        gift_pb2,
+        bookings_pb2,
+        providers_pb2,
+    )
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 """The services of the contract."""
@@ -50,10 +68,18 @@ KINDS: dict[options_pb2.RpcKind.ValueType, Kind] = {
 
 
 class Engine(Protocol):
-    """What the wire asks of the booking room. Every method raises LoyaltyError."""
+    """What the wire asks of the booking room. Every method raises LoyaltyError.
+
+    `book` and the four of a challenge answer by the call's own deadline, whatever happens: the
+    door sets them no limit, because it could not tell what was done.
+    """
 
     async def book(self, call: BookingCall) -> Answer: ...
     async def read(self, call: ReadCall) -> ReadAnswer: ...
+    async def create_challenge(self, call: ChallengeCall) -> ChallengeIssued: ...
+    async def verify_challenge(self, call: CodeCall) -> Verified: ...
+    async def verify_ownership(self, call: OwnershipCall) -> Verified: ...
+    async def verify_credentials(self, call: CredentialsCall) -> CredentialsFacts: ...
     async def get(self, tenant: str, key: BookingKey) -> Booking: ...
     async def list(self, tenant: str, filter: BookingFilter) -> tuple[tuple[Booking, ...], str]: ...
     async def cancel(self, tenant: str, key: BookingKey, deadline: float) -> Booking: ...
@@ -68,6 +94,8 @@ class Engine(Protocol):
     async def explain(self, tenant: str, key: BookingKey) -> Story: ...
     async def connections(self, tenant: str) -> tuple[ConnectionFacts, ...]: ...
     async def capabilities(self, tenant: str, connection: str) -> tuple[Capability, ...]: ...
+    async def check(self, tenant: str, connection: str) -> ConnectionCheck: ...
+    async def prove(self, tenant: str, connection: str) -> tuple[Promise, ...]: ...
 
 
 Request = TypeVar("Request", bound=Message)
@@ -81,7 +109,7 @@ class Row(Generic[Request, Call, Found]):
 
     `decode` is total: whatever parses gives a call, and what cannot be accepted is added to the
     violations. `encode` is None for a booking, whose answer is bytes already. `late` is the
-    reason given when the engine has let the deadline pass.
+    reason given when the engine has let the deadline pass; bookings and challenges have none.
     """
 
     decode: Callable[[Request, Envelope, list[Violation]], Call]
@@ -96,6 +124,26 @@ async def _book(engine: Engine, envelope: Envelope, call: BookingCall) -> Answer
 
 async def _read(engine: Engine, envelope: Envelope, call: ReadCall) -> ReadAnswer:
     return await engine.read(call)
+
+
+async def _create_challenge(
+    engine: Engine, envelope: Envelope, call: ChallengeCall
+) -> ChallengeIssued:
+    return await engine.create_challenge(call)
+
+
+async def _verify_challenge(engine: Engine, envelope: Envelope, call: CodeCall) -> Verified:
+    return await engine.verify_challenge(call)
+
+
+async def _verify_ownership(engine: Engine, envelope: Envelope, call: OwnershipCall) -> Verified:
+    return await engine.verify_ownership(call)
+
+
+async def _verify_credentials(
+    engine: Engine, envelope: Envelope, call: CredentialsCall
+) -> CredentialsFacts:
+    return await engine.verify_credentials(call)
 
 
 async def _get(engine: Engine, envelope: Envelope, key: BookingKey) -> Booking:
@@ -138,6 +186,14 @@ async def _capabilities(
     return await engine.capabilities(envelope.tenant, connection)
 
 
+async def _check(engine: Engine, envelope: Envelope, connection: str) -> ConnectionCheck:
+    return await engine.check(envelope.tenant, connection)
+
+
+async def _prove(engine: Engine, envelope: Envelope, connection: str) -> tuple[Promise, ...]:
+    return await engine.prove(envelope.tenant, connection)
+
+
 def _encode_get_capabilities(
     capabilities: tuple[Capability, ...],
 ) -> providers_pb2.GetCapabilitiesResponse:
@@ -167,37 +223,72 @@ def _encode_get_capabilities(
 
 _OWN_SERVICES = frozenset({"Bookings", "Providers"})
 
+
+def _booking(
+    decode: Callable[[Request, Envelope, list[Violation]], BookingCall],
+) -> Row[Any, Any, Any]:
+    """A booking: its answer is stored bytes, and the engine keeps its deadline."""
+    return Row(decode, _book, None)
+
+
+def _reading(
+    decode: Callable[[Request, Envelope, list[Violation]], ReadCall],
+    encode: Callable[[ReadAnswer], Message],
+) -> Row[Any, Any, Any]:
+    """A read at a provider."""
+    return Row(decode, _read, encode, Reason.PROVIDER_UNREACHABLE)
+
+
 CATALOG: Mapping[str, Row[Any, Any, Any]] = {
-    "loyalty.v1.Cards/GetCard": Row(
-        cards.decode_get_card, _read, cards.encode_get_card, Reason.PROVIDER_UNREACHABLE
+    "loyalty.v1.Cards/SearchCards": _reading(cards.decode_search_cards, cards.encode_search_cards),
+    "loyalty.v1.Cards/GetCard": _reading(cards.decode_get_card, cards.encode_get_card),
+    "loyalty.v1.Cards/CreateCard": _booking(cards.decode_create_card),
+    "loyalty.v1.Cards/UpdateCard": _booking(cards.decode_update_card),
+    "loyalty.v1.Cards/VerifyCardOwnership": Row(
+        cards.decode_verify_card_ownership, _verify_ownership, cards.encode_verify_card_ownership
     ),
-    "loyalty.v1.Cards/ListTransactions": Row(
-        cards.decode_list_transactions,
-        _read,
-        cards.encode_list_transactions,
-        Reason.PROVIDER_UNREACHABLE,
+    "loyalty.v1.Cards/ListTransactions": _reading(
+        cards.decode_list_transactions, cards.encode_list_transactions
     ),
-    "loyalty.v1.Balance/GetBalance": Row(
-        balance.decode_get_balance,
-        _read,
-        balance.encode_get_balance,
-        Reason.PROVIDER_UNREACHABLE,
+    "loyalty.v1.Cards/ListTransactionItems": _reading(
+        cards.decode_list_transaction_items, cards.encode_list_transaction_items
     ),
-    "loyalty.v1.Balance/TopUpBalance": Row(
-        balance.decode_top_up_balance, _book, None, Reason.BOOKING_IN_PROGRESS
+    "loyalty.v1.Wallets/CreateChallenge": Row(
+        wallets.decode_create_challenge, _create_challenge, wallets.encode_create_challenge
     ),
-    "loyalty.v1.Balance/DebitBalance": Row(
-        balance.decode_debit_balance, _book, None, Reason.BOOKING_IN_PROGRESS
+    "loyalty.v1.Wallets/VerifyChallenge": Row(
+        wallets.decode_verify_challenge, _verify_challenge, wallets.encode_verify_challenge
     ),
-    "loyalty.v1.Points/RedeemPoints": Row(
-        points.decode_redeem_points, _book, None, Reason.BOOKING_IN_PROGRESS
+    "loyalty.v1.Wallets/CreateWallet": _booking(wallets.decode_create_wallet),
+    "loyalty.v1.Wallets/GetWallet": _reading(wallets.decode_get_wallet, wallets.encode_get_wallet),
+    "loyalty.v1.Wallets/UpdateWallet": _booking(wallets.decode_update_wallet),
+    "loyalty.v1.Wallets/LinkAccount": _booking(wallets.decode_link_account),
+    "loyalty.v1.Wallets/ListLinkedAccounts": _reading(
+        wallets.decode_list_linked_accounts, wallets.encode_list_linked_accounts
     ),
-    "loyalty.v1.Points/GetPointsStatement": Row(
-        points.decode_get_points_statement,
-        _read,
-        points.encode_get_points_statement,
-        Reason.PROVIDER_UNREACHABLE,
+    "loyalty.v1.Wallets/VerifyCredentials": Row(
+        wallets.decode_verify_credentials, _verify_credentials, wallets.encode_verify_credentials
     ),
+    "loyalty.v1.Balance/GetBalance": _reading(
+        balance.decode_get_balance, balance.encode_get_balance
+    ),
+    "loyalty.v1.Balance/TopUpBalance": _booking(balance.decode_top_up_balance),
+    "loyalty.v1.Balance/DebitBalance": _booking(balance.decode_debit_balance),
+    "loyalty.v1.Points/EarnPoints": _booking(points.decode_earn_points),
+    "loyalty.v1.Points/RedeemPoints": _booking(points.decode_redeem_points),
+    "loyalty.v1.Points/ReversePoints": _booking(points.decode_reverse_points),
+    "loyalty.v1.Points/GetPointsStatement": _reading(
+        points.decode_get_points_statement, points.encode_get_points_statement
+    ),
+    "loyalty.v1.Points/ListExpiringPoints": _reading(
+        points.decode_list_expiring_points, points.encode_list_expiring_points
+    ),
+    "loyalty.v1.Gift/ActivateGiftCard": _booking(gift.decode_activate_gift_card),
+    "loyalty.v1.Gift/GetGiftCard": _reading(gift.decode_get_gift_card, gift.encode_get_gift_card),
+    "loyalty.v1.Gift/TopUpGiftCard": _booking(gift.decode_top_up_gift_card),
+    "loyalty.v1.Gift/PayWithGiftCard": _booking(gift.decode_pay_with_gift_card),
+    "loyalty.v1.Gift/VoidGiftTransaction": _booking(gift.decode_void_gift_transaction),
+    "loyalty.v1.Gift/AddGiftTip": _booking(gift.decode_add_gift_tip),
     "loyalty.v1.Bookings/GetBooking": Row(bookings.decode_key, _get, bookings.encode_get_booking),
     "loyalty.v1.Bookings/ListBookings": Row(
         bookings.decode_list_bookings, _list, bookings.encode_list_bookings
@@ -222,6 +313,18 @@ CATALOG: Mapping[str, Row[Any, Any, Any]] = {
     ),
     "loyalty.v1.Providers/GetCapabilities": Row(
         providers.decode_get_capabilities, _capabilities, _encode_get_capabilities
+    ),
+    "loyalty.v1.Providers/CheckConnection": Row(
+        providers.decode_check_connection,
+        _check,
+        providers.encode_check_connection,
+        Reason.PROVIDER_UNREACHABLE,
+    ),
+    "loyalty.v1.Providers/ProveConnection": Row(
+        providers.decode_prove_connection,
+        _prove,
+        providers.encode_prove_connection,
+        Reason.BOOKING_IN_PROGRESS,
     ),
 }
 """Every rpc of the contract by `package.Service/Method`."""

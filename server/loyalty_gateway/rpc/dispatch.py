@@ -44,6 +44,9 @@ LONG_DEADLINE_S = 9.0
 _FAULT_LENGTH_MAX = 128
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
+# The calls that reach the outside for more than an answer.
+_EFFECTS = frozenset({Kind.BOOKING, Kind.CHALLENGE})
+
 # The codes that speak of trouble on the server's side; all others are the caller's affair.
 _SERVER_TROUBLE = frozenset(
     {
@@ -234,8 +237,11 @@ class Dispatcher:
             if booked.is_replayed:
                 trailers.append(("loyalty-replayed", "true"))
             return booked.body
+        # A challenge has no limit here either: whoever breaks it off cannot say that no code
+        # was sent.
+        limit_at = None if rpc.kind is Kind.CHALLENGE else backstop
         try:
-            async with asyncio.timeout_at(backstop) as limit:
+            async with asyncio.timeout_at(limit_at) as limit:
                 found = await rpc.row.run(self._engine, envelope, call)
         except TimeoutError as error:
             if not limit.expired():
@@ -271,8 +277,8 @@ class Dispatcher:
                 f"The request is not a well-formed {rpc.descriptor.input_type.full_name}.",
             ) from error
         problems: list[Violation] = []
-        if rpc.kind is Kind.BOOKING and _has_unknown_fields(message):
-            # A field that we do not know may change what the caller means by the booking.
+        if rpc.kind in _EFFECTS and _has_unknown_fields(message):
+            # A field that we do not know may change what the caller means.
             problems.append(
                 Violation("", "must not hold fields that this version of the contract lacks")
             )

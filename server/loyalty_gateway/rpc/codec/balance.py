@@ -5,11 +5,12 @@ from loyalty_gateway.booking.calls import BookingCall, ReadAnswer, ReadCall
 from loyalty_gateway.domain.errors import Violation
 from loyalty_gateway.domain.operations import CardFacts, Operation
 from loyalty_gateway.rpc.codec.calls import decode_booking, decode_read
+from loyalty_gateway.rpc.codec.cards import seen_in
 from loyalty_gateway.rpc.codec.types import (
     Envelope,
     decode_money,
-    fill_account,
     fill_balance,
+    fill_seen_account,
 )
 
 
@@ -25,7 +26,7 @@ def encode_get_balance(answer: ReadAnswer) -> balance_pb2.GetBalanceResponse:
     found = answer.found
     assert isinstance(found, CardFacts), "GetBalance finds a card's facts"
     response = balance_pb2.GetBalanceResponse()
-    fill_account(response.account, answer.connection, answer.account_token, answer.masked_id)
+    fill_seen_account(response.account, seen_in(answer))
     for balance in found.balances:
         fill_balance(response.balances.add(), balance)
     return response
@@ -35,8 +36,13 @@ def decode_top_up_balance(
     message: balance_pb2.TopUpBalanceRequest, envelope: Envelope, problems: list[Violation]
 ) -> BookingCall:
     """Balance.TopUpBalance."""
-    asked = decode_money(message.amount, "amount", problems)
-    return decode_booking(Operation.TOP_UP_BALANCE, message, asked, envelope, problems)
+    return decode_booking(
+        Operation.TOP_UP_BALANCE,
+        message,
+        envelope,
+        problems,
+        asked=decode_money(message.amount, "amount", problems),
+    )
 
 
 def decode_debit_balance(
@@ -46,8 +52,8 @@ def decode_debit_balance(
     return decode_booking(
         Operation.DEBIT_BALANCE,
         message,
-        decode_money(message.amount, "amount", problems),
         envelope,
         problems,
+        asked=decode_money(message.amount, "amount", problems),
         allow_partial=message.allow_partial,
     )

@@ -57,6 +57,7 @@ RECOVERY_MODES: dict[RecoveryMode, types_pb2.RecoveryMode.ValueType] = {
 ATTEMPT_KINDS: dict[domain.AttemptKind, bookings_pb2.AttemptKind.ValueType] = {
     domain.AttemptKind.SEND: bookings_pb2.ATTEMPT_KIND_SEND,
     domain.AttemptKind.RESEND: bookings_pb2.ATTEMPT_KIND_RESEND,
+    domain.AttemptKind.ASK: bookings_pb2.ATTEMPT_KIND_ASK,
 }
 PROOFS: dict[Proves, bookings_pb2.Proof.ValueType] = {
     Proves.THIS_ATTEMPT: bookings_pb2.PROOF_THIS_ATTEMPT,
@@ -94,7 +95,7 @@ def fill_booking(message: types_pb2.Booking, booking: domain.Booking) -> None:
         message.service = booking.operation.service
         message.method = booking.operation.method
         message.recovery_mode = RECOVERY_MODES[booking.recovery_mode]
-        fill_account(message.account, booking.connection, booking.account_token, booking.masked_id)
+        fill_booking_account(message.account, booking)
     if booking.asked is not None:
         fill_amount(message.asked, booking.asked)
     if not booking.booking_id:
@@ -105,6 +106,8 @@ def fill_booking(message: types_pb2.Booking, booking: domain.Booking) -> None:
     message.final = booking.is_final
     message.cancel_requested = booking.cancel_requested
     message.original_booking = booking.original_booking
+    message.undo_bookings.extend(booking.undo_bookings)
+    message.reversible = booking.is_reversible
     message.attempt_count = booking.attempt_count
     message.trace_id = booking.trace_id
     if booking.applied is not None:
@@ -134,6 +137,15 @@ def _encode_error(booking: domain.Booking) -> status_pb2.Status | None:
     if booking.status_bytes is not None:
         return status_pb2.Status.FromString(booking.status_bytes)
     return build_status(error_for(booking, now=datetime.now(UTC)))
+
+
+def fill_booking_account(message: types_pb2.Account, booking: domain.Booking) -> None:
+    """Writes the account of a booking; one that a booking has yet to make stays absent."""
+    created = booking.created
+    if created is not None:
+        fill_account(message, booking.connection, created.token, created.masked_id)
+    elif booking.account_token:
+        fill_account(message, booking.connection, booking.account_token, booking.masked_id)
 
 
 _KeyRequest = (

@@ -3,10 +3,12 @@
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from loyalty.v1 import providers_pb2, types_pb2
 from loyalty_gateway.booking.calls import (
     Capability,
+    ConnectionCheck,
     ConnectionFacts,
     ConnectionState,
     Promise,
@@ -21,6 +23,7 @@ from loyalty_gateway.rpc.codec.types import (
     decode_page_size,
     fill_time,
 )
+from loyalty_gateway.rpc.status import build_status
 
 CONNECTION_STATES: dict[ConnectionState, providers_pb2.ConnectionState.ValueType] = {
     ConnectionState.OK: providers_pb2.CONNECTION_STATE_OK,
@@ -118,6 +121,44 @@ def encode_capability(capability: Capability) -> providers_pb2.Capability:
         promises=[_encode_promise(promise) for promise in capability.promises],
         partial_amounts=capability.partial_amounts,
         needed_fields=capability.needed_fields,
+        note=capability.note,
+    )
+
+
+def decode_check_connection(
+    message: providers_pb2.CheckConnectionRequest, envelope: Envelope, problems: list[Violation]
+) -> str:
+    """Providers.CheckConnection: the connection's id."""
+    return connection_id(message.connection)
+
+
+def encode_check_connection(check: ConnectionCheck) -> providers_pb2.CheckConnectionResponse:
+    """How a connection does now; who was not reached has not judged our credentials."""
+    response = providers_pb2.CheckConnectionResponse(reachable=check.is_reachable)
+    if check.is_reachable:
+        response.credentials_accepted = check.are_credentials_accepted
+        response.latency.FromTimedelta(timedelta(seconds=check.latency_s))
+        if check.clock_skew_s is not None:
+            response.clock_skew.FromTimedelta(timedelta(seconds=check.clock_skew_s))
+    if check.error is not None:
+        response.error.CopyFrom(build_status(check.error))
+    return response
+
+
+def decode_prove_connection(
+    message: providers_pb2.ProveConnectionRequest, envelope: Envelope, problems: list[Violation]
+) -> str:
+    """Providers.ProveConnection: the connection's id."""
+    return connection_id(message.connection)
+
+
+def encode_prove_connection(
+    promises: tuple[Promise, ...],
+) -> providers_pb2.ProveConnectionResponse:
+    """The promises as they stand now, by name."""
+    shown = sorted(promises, key=lambda promise: promise.name)
+    return providers_pb2.ProveConnectionResponse(
+        promises=[_encode_promise(promise) for promise in shown]
     )
 
 
@@ -127,6 +168,7 @@ def _encode_promise(promise: Promise) -> providers_pb2.Promise:
         value="yes" if promise.value else "no",
         source=PROMISE_SOURCES[promise.source],
         evidence=promise.evidence,
+        not_shown=promise.not_shown,
     )
     fill_time(message.time, promise.time)
     return message

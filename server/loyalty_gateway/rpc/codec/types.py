@@ -2,17 +2,42 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.date_pb2 import Date
 from google.type.money_pb2 import Money as MoneyMessage
 
 from loyalty.v1 import types_pb2
-from loyalty_gateway.booking.calls import AccountKey
+from loyalty_gateway.booking.calls import AccountKey, SeenAccount
 from loyalty_gateway.domain import operations
 from loyalty_gateway.domain.accounts import looks_like_card_number
 from loyalty_gateway.domain.amounts import CURRENCY_EXPONENTS, MINOR_MAX, Amount, Money, Points
 from loyalty_gateway.domain.errors import Violation
+from loyalty_gateway.domain.operations import AccountKind, EntryMode
+
+ENTRY_MODES: dict[types_pb2.EntryMode.ValueType, EntryMode] = {
+    types_pb2.ENTRY_MODE_BARCODE: EntryMode.BARCODE,
+    types_pb2.ENTRY_MODE_KEYED: EntryMode.KEYED,
+    types_pb2.ENTRY_MODE_MAGNETIC: EntryMode.MAGNETIC,
+    types_pb2.ENTRY_MODE_PROXIMITY: EntryMode.PROXIMITY,
+    types_pb2.ENTRY_MODE_ONLINE: EntryMode.ONLINE,
+}
+ACCOUNT_KINDS: dict[AccountKind, types_pb2.AccountKind.ValueType] = {
+    AccountKind.CARD: types_pb2.ACCOUNT_KIND_CARD,
+    AccountKind.MEMBER: types_pb2.ACCOUNT_KIND_MEMBER,
+    AccountKind.GIFT_CARD: types_pb2.ACCOUNT_KIND_GIFT_CARD,
+}
+
+# The domain carries the status as a word; one that the contract does not have is not told.
+ACCOUNT_STATUSES: dict[str, types_pb2.AccountStatus.ValueType] = {
+    "ACTIVE": types_pb2.ACCOUNT_STATUS_ACTIVE,
+    "INACTIVE": types_pb2.ACCOUNT_STATUS_INACTIVE,
+    "SUSPENDED": types_pb2.ACCOUNT_STATUS_SUSPENDED,
+    "BLOCKED": types_pb2.ACCOUNT_STATUS_BLOCKED,
+    "CLOSED": types_pb2.ACCOUNT_STATUS_CLOSED,
+    "EXPIRED": types_pb2.ACCOUNT_STATUS_EXPIRED,
+}
 
 PAGE_SIZE_DEFAULT = 50
 
@@ -51,12 +76,20 @@ def booking_id(name: str) -> str:
 def decode_account(
     message: types_pb2.AccountRef, field: str, problems: list[Violation]
 ) -> AccountKey:
-    """The account that the caller means; track data is refused, it is not an id."""
-    if message.id and _TRACK_DATA.search(message.id):
-        problems.append(
-            Violation(f"{field}.id", "must be the id alone; track data must not be sent")
-        )
-    return AccountKey(connection_id(message.connection), message.id, message.token)
+    """The account that the caller means."""
+    return AccountKey(
+        connection_id(message.connection),
+        decode_number(message.id, f"{field}.id", problems),
+        message.token,
+        ENTRY_MODES.get(message.entry_mode) if message.entry_mode else None,
+    )
+
+
+def decode_number(text: str, field: str, problems: list[Violation]) -> str:
+    """The number of an account; track data is refused, it is not a number."""
+    if text and _TRACK_DATA.search(text):
+        problems.append(Violation(field, "must be the id alone; track data must not be sent"))
+    return text
 
 
 def decode_request_id(text: str, problems: list[Violation]) -> str:
@@ -128,6 +161,15 @@ def fill_time(message: Timestamp, time: datetime | None) -> None:
         message.nanos = since.microseconds * 1000
 
 
+def decode_time(message: Timestamp, field: str, problems: list[Violation]) -> datetime | None:
+    """The time in UTC, or None and a violation where there is no such time."""
+    try:
+        return message.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        problems.append(Violation(field, "must be a time in the years 1 to 9999"))
+        return None
+
+
 def decode_interval(
     message: types_pb2.Interval, field: str, problems: list[Violation]
 ) -> tuple[datetime | None, datetime | None]:
@@ -136,11 +178,7 @@ def decode_interval(
     def end(name: str, timestamp: Timestamp) -> datetime | None:
         if not message.HasField(name):  # type: ignore[arg-type]
             return None
-        try:
-            return timestamp.ToDatetime(UTC)
-        except (ValueError, OverflowError):
-            problems.append(Violation(f"{field}.{name}", "must be a time in the years 1 to 9999"))
-            return None
+        return decode_time(timestamp, f"{field}.{name}", problems)
 
     return end("start_time", message.start_time), end("end_time", message.end_time)
 
@@ -164,8 +202,72 @@ def decode_sale(message: types_pb2.Sale) -> operations.Sale:
     )
 
 
-def fill_account(message: types_pb2.Account, connection: str, token: str, masked_id: str) -> None:
+def fill_account(
+    message: types_pb2.Account,
+    connection: str,
+    token: str,
+    masked_id: str,
+    kind: AccountKind | None = None,
+) -> None:
     """Writes an account without its plain id."""
     message.connection = connection
     message.token = token
     message.masked_id = masked_id
+    if kind is not None:
+        message.kind = ACCOUNT_KINDS[kind]
+
+
+def fill_seen_account(message: types_pb2.Account, account: SeenAccount) -> None:
+    """Writes an account as its caller may see it."""
+    fill_account(message, account.connection, account.token, account.masked_id, account.kind)
+
+
+def account_status(word: str) -> types_pb2.AccountStatus.ValueType:
+    """The status in the contract's spelling; unspecified for a word that it does not have."""
+    return ACCOUNT_STATUSES.get(word.upper(), types_pb2.ACCOUNT_STATUS_UNSPECIFIED)
+
+
+def decode_date(message: Date, field: str, problems: list[Violation]) -> date | None:
+    """The day, or None and a violation where the calendar does not have it."""
+    try:
+        return date(message.year, message.month, message.day)
+    except (ValueError, OverflowError):
+        problems.append(Violation(field, "must be a day that the calendar has"))
+        return None
+
+
+def fill_date(message: Date, day: date | None) -> None:
+    """Writes a day; None leaves it absent."""
+    if day is not None:
+        message.year, message.month, message.day = day.year, day.month, day.day
+
+
+def decode_profile(
+    message: types_pb2.Profile, field: str, problems: list[Violation]
+) -> operations.Person:
+    """The person that a request speaks of."""
+    birth_date = None
+    if message.HasField("birth_date"):
+        birth_date = decode_date(message.birth_date, f"{field}.birth_date", problems)
+    return operations.Person(
+        display_name=message.display_name,
+        given_name=message.given_name,
+        family_name=message.family_name,
+        phone=message.phone,
+        email=message.email,
+        birth_date=birth_date,
+        attributes=tuple(sorted(message.attributes.items())),
+    )
+
+
+def fill_profile(message: types_pb2.Profile, facts: operations.CardFacts) -> None:
+    """Writes the person behind an account, with all further facts that the vendor tells."""
+    holder = facts.holder
+    message.display_name = holder.display_name
+    message.given_name = holder.given_name
+    message.family_name = holder.family_name
+    message.phone = holder.phone
+    message.email = holder.email
+    fill_date(message.birth_date, holder.birth_date)
+    message.attributes.update(facts.attributes)
+    message.attributes.update(holder.attributes)
