@@ -514,7 +514,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_PROVIDER_PENDING: _ErrorReason.ValueType  # 26
     """The provider has taken the booking and has not decided yet. Repeat the same request_id after
-    the time in RetryInfo.
+    the time in RetryInfo. On a code or another proof: the provider's answer was lost, so a code
+    may have been sent or used up.
 
     gRPC code: DEADLINE_EXCEEDED.
 
@@ -1378,7 +1379,8 @@ Example:
 """
 ERROR_REASON_PROVIDER_PENDING: ErrorReason.ValueType  # 26
 """The provider has taken the booking and has not decided yet. Repeat the same request_id after
-the time in RetryInfo.
+the time in RetryInfo. On a code or another proof: the provider's answer was lost, so a code
+may have been sent or used up.
 
 gRPC code: DEADLINE_EXCEEDED.
 
