@@ -79,7 +79,9 @@ _REFERENCES: Final = (
 )
 # What a person may be shown of an answer. Card ids, customers and the vendor's free text are not
 # among them.
-_SHOWN: Final = ("result", "state", *(name for _, name in _REFERENCES), "amount", "tranTime")
+_SHOWN: Final = ("result", "state", *(name for _, name in _REFERENCES), "amount")
+# What can be a number of a booking: no blanks, so that no sentence and no name passes for one.
+_NUMBER: Final = re.compile(r"[A-Za-z0-9._:/-]{1,128}", re.ASCII)
 _CODE: Final = re.compile(r"[0-9]{1,6}", re.ASCII)
 _DECIMAL: Final = re.compile(r"-?[0-9]{1,24}(\.[0-9]{1,10})?", re.ASCII)
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
@@ -337,9 +339,9 @@ def describe(document: Document) -> list[tuple[str, str]]:
     data = fields.get("data")
     if isinstance(data, dict):
         shown += [
-            (name, str(value)[:REFERENCE_CHARACTERS_MAX])
+            (name, str(value))
             for name in _SHOWN
-            if isinstance(value := data.get(name), str | int | Decimal)
+            if isinstance(value := data.get(name), str | int | Decimal) and _is_number(str(value))
         ]
     if _find_time(fields.get("timestamp")) is not None:
         shown.append(("timestamp", fields["timestamp"]))
@@ -354,17 +356,18 @@ def _receipt(data: dict[str, Any], order: Order) -> Receipt:
 
 
 def _references(data: dict[str, Any]) -> tuple[Reference, ...]:
-    read_text(data, "checkoutId", characters_max=REFERENCE_CHARACTERS_MAX)
-    found: list[Reference] = []
-    for kind, name in _REFERENCES:
-        value = data.get(name)
-        if value is None or value == "":
-            continue
-        text = read_text(data, name, characters_max=REFERENCE_CHARACTERS_MAX)
-        if not text.isprintable():
-            raise UnreadableAnswer(f"{name} is no number of a booking")
-        found.append(Reference(kind, text))
-    return tuple(found)
+    """The vendor's numbers; without the first of them there is no booking to speak of."""
+    if not _is_number(read_text(data, "checkoutId", characters_max=REFERENCE_CHARACTERS_MAX)):
+        raise UnreadableAnswer("checkoutId is no number of a booking")
+    return tuple(
+        Reference(kind, value)
+        for kind, name in _REFERENCES
+        if isinstance(value := data.get(name), str) and _is_number(value)
+    )
+
+
+def _is_number(text: str) -> bool:
+    return _NUMBER.fullmatch(text) is not None
 
 
 def _check_original(data: dict[str, Any], order: Order) -> None:
