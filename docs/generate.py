@@ -98,6 +98,26 @@ group_id = 1
 # value = true
 # proven_on = "2026-01-31"
 # evidence = "same ticket sent twice to the vendor's test system: the card was debited once"
+
+[connections.openloyaltypay]
+provider = "openloyaltypay"
+display_name = "PayWizard openLoyaltyPay, gift cards"
+# paused = false
+# The vendor's own settings. The token is the merchant's of type eCommerce, handed out at
+# onboarding; loyalty_channel is the channel behind the platform.
+base_url = "https://portal.paywizard.example"
+client_id = "825429536610058240"
+client_secret_file = "/run/secrets/openloyaltypay-client-secret"
+jwt_token_file = "/run/secrets/openloyaltypay-jwt-token"
+loyalty_channel = "FACTOR4"
+currency = "USD"
+
+# Nothing is published about an order number that comes twice, nor whether the vendor's order query
+# covers gift cards: until one of the two is seen to hold, a lost answer waits for a person.
+# [connections.openloyaltypay.promises.order_query_answers]
+# value = true
+# proven_on = "2026-01-31"
+# evidence = "paid, then asked by our own number: the query named the same checkoutId"
 """
 
 

@@ -21,6 +21,7 @@ from loyalty_gateway.supervisor import PROOF_CARD
 BASE_URLS = {
     "cashassist": "http://127.0.0.1:41000/v1",
     "cardsapi": "http://127.0.0.1:41001",
+    "openloyaltypay": "http://127.0.0.1:41003",
 }
 
 
@@ -58,7 +59,7 @@ def test_the_written_configuration_is_a_whole_sandbox(home: SandboxHome) -> None
     assert settings.server.tenant == "sandbox"
     assert settings.server.reflection
     assert settings.journal.path == home.journal
-    assert set(settings.connections) == {"cashassist", "cardsapi", "cashassist-down"}
+    assert set(settings.connections) == {*BASE_URLS, "cashassist-down"}
     vendor = settings.connections["cashassist"].adapter_settings
     assert vendor["base_url"] == BASE_URLS["cashassist"]
     assert vendor["proof_card"] == PROOF_CARD

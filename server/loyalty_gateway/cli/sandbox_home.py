@@ -62,6 +62,19 @@ VENDOR_SECTIONS: Final[Mapping[str, VendorSection]] = {
             'evidence = "the played vendor is its ledger in this folder, whatever its port" }}',
         ),
     ),
+    "openloyaltypay": VendorSection(
+        "PayWizard openLoyaltyPay (played on this machine)",
+        (
+            'client_id = "825429536610058240"',
+            'client_secret = "sandbox-secret"',
+            'jwt_token = "SANDBOX0TOKEN0000000000000000001"',
+            'loyalty_channel = "FACTOR4"',
+            'currency = "USD"',
+            "proof_card = {proof_card}",
+            "promises.keys_survive_rotation = {{ value = true, proven_on = 2026-11-26, "
+            'evidence = "the played vendor is its ledger in this folder, whatever its port" }}',
+        ),
+    ),
 }
 
 
