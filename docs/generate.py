@@ -22,6 +22,8 @@ DOCS = Path(__file__).resolve().parent
 # Run as a script, this file has its own folder on the path and not the one above it.
 sys.path.insert(0, str(DOCS.parent))
 
+from docs.errors_page import DESCRIPTORS, errors_page  # noqa: E402
+from docs.providers_page import providers_page  # noqa: E402
 from docs.sandbox_page import sandbox_page  # noqa: E402
 
 INTRODUCTION = """\
@@ -167,6 +169,8 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "configuration.md": configuration_page,
     "config.example.toml": example_file,
     "sandbox.md": sandbox_page,
+    "errors.md": lambda: errors_page((DOCS.parent / DESCRIPTORS).read_bytes()),
+    "providers.md": providers_page,
 }
 
 

@@ -1,7 +1,7 @@
 """What is usually asked of each operation: one sample each, the same for all vendors."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Final
 
 from loyalty_gateway.conformance.subject import Content, Subject
@@ -27,7 +27,8 @@ from loyalty_gateway.providers.port import (
 
 MONEY_MINOR: Final = 1_000
 POINTS: Final = 100
-DAYS: Final = 90
+YEAR: Final = 2026
+"""When the played vendors' accounts have their past."""
 
 PERSON: Final = Person(
     display_name="Conny Canary",
@@ -110,16 +111,16 @@ def _account(operation: Operation, account: str, adapter: Adapter) -> Lookup:
 
 
 def _search(operation: Operation, account: str, adapter: Adapter) -> Lookup:
-    return Lookup(operation, search=Search(scan_entry_mode=EntryMode.BARCODE, scan_value=account))
+    return Lookup(operation, search=Search(scan_entry_mode=EntryMode.KEYED, scan_value=account))
 
 
 def _interval(operation: Operation, account: str, adapter: Adapter) -> Lookup:
-    now = datetime.now(UTC)
-    return Lookup(operation, account, start=now - timedelta(days=DAYS), end=now)
+    start, end = datetime(YEAR, 1, 1, tzinfo=UTC), datetime(YEAR + 1, 1, 1, tzinfo=UTC)
+    return Lookup(operation, account, start=start, end=end)
 
 
 def _year(operation: Operation, account: str, adapter: Adapter) -> Lookup:
-    return Lookup(operation, account, year=datetime.now(UTC).year)
+    return Lookup(operation, account, year=YEAR)
 
 
 _ORDERS: Final[Mapping[Operation, Make]] = {
@@ -146,7 +147,7 @@ _QUESTIONS: Final[Mapping[Operation, Make]] = {
     Operation.GET_WALLET: _account,
     Operation.GET_BALANCE: _account,
     Operation.GET_GIFT_CARD: _account,
-    Operation.LIST_TRANSACTIONS: _interval,
+    Operation.LIST_TRANSACTIONS: _account,
     Operation.LIST_LINKED_ACCOUNTS: _account,
     Operation.GET_POINTS_STATEMENT: _interval,
     Operation.LIST_EXPIRING_POINTS: _year,

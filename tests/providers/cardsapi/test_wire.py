@@ -302,6 +302,7 @@ class TestDebitAnswers:
         "changes",
         [
             {"ticket_id": MISSING},
+            {"code": "CARD-1"},
             {"ticket_id": str(uuid.uuid4())},
             {"ticket_id": "T-1"},
             {"ticket_id": 5},

@@ -6,6 +6,7 @@ from loyalty_gateway.conformance.duties import (
     answers,
     bookings,
     credentials,
+    reads,
     recovery,
     table,
     transport,
@@ -15,6 +16,7 @@ from loyalty_gateway.conformance.duties.duty import Duty
 DUTIES: Final[tuple[Duty, ...]] = (
     *table.DUTIES,
     *bookings.DUTIES,
+    *reads.DUTIES,
     *answers.DUTIES,
     *transport.DUTIES,
     *credentials.DUTIES,

@@ -19,7 +19,8 @@ _REQUESTS: Final = {
 
 
 async def needed_fields_are_the_contracts(stage: Stage, operation: Operation) -> None:
-    request = _REQUESTS[operation.value]
+    request = _REQUESTS.get(operation.value)
+    assert request is not None, f"the contract has no {operation}"
     for path in stage.adapter.operations[operation].needed_fields:
         assert _is_field(request, path), f"{request.full_name} has no field {path}"
 

@@ -262,6 +262,8 @@ def decode_debit(
         UnreadableAnswer: the debit is not proven.
     """
     booked = document.require()
+    if "code" in booked:
+        raise UnreadableAnswer("the answer says yes and no")
     if not _is_ticket(booked.get("ticket_id"), outbound_id):
         raise UnreadableAnswer("the answer is to another ticket")
     payment_row, receipt_row = booked.get("payment_row"), booked.get("receipt_row")

@@ -1,0 +1,60 @@
+"""What a read, a code or a proof that goes well brings back: the thing that was asked for."""
+
+from typing import Final
+
+from loyalty_gateway.conformance.duties.duty import Duty, to_questions
+from loyalty_gateway.conformance.stage import Stage
+from loyalty_gateway.domain.operations import (
+    CardFacts,
+    CardPage,
+    Confirmed,
+    CredentialsFacts,
+    ExpirySchedule,
+    Issued,
+    ItemPage,
+    LinkedAccounts,
+    Operation,
+    PointsStatement,
+    TransactionPage,
+)
+from loyalty_gateway.providers.port import Lookup
+
+
+async def finds_what_is_there(stage: Stage, operation: Operation) -> None:
+    ask = await stage.ask(operation)
+    found = await ask.send()
+    assert stage.books() == ask.before, "a read has changed the vendor's books"
+    match found:
+        case CardFacts():
+            assert isinstance(ask.content, Lookup)
+            assert found.account_id == ask.content.account_id, "it is about another account"
+        case CardPage():
+            assert found.cards, "a search for an account that is there finds nothing"
+        case TransactionPage():
+            assert found.transactions, "a history that has lines comes back empty"
+            times = [line.time for line in found.transactions]
+            assert times == sorted(times, reverse=True), "a history is newest first"
+            assert all(line.reference for line in found.transactions), "a line has no reference"
+        case ItemPage():
+            assert found.items, "a sale that has items comes back empty"
+        case ExpirySchedule():
+            dates = [period.date for period in found.periods]
+            assert dates == sorted(dates), "what ends first comes first"
+        case Confirmed():
+            assert found.account_ids or found.proof, "what was confirmed gives nothing"
+        case CredentialsFacts():
+            assert found.is_verified, "the right credentials are not verified"
+        case PointsStatement() | LinkedAccounts() | Issued():
+            pass
+        case _:
+            raise AssertionError(f"{type(found).__name__} is no answer to {operation}")
+
+
+DUTIES: Final = (
+    Duty(
+        "finds",
+        "a question about what is there is answered with it, and changes nothing",
+        to_questions,
+        finds_what_is_there,
+    ),
+)
