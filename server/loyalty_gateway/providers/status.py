@@ -31,6 +31,9 @@ REFUSALS: Mapping[Reason, str] = {
     Reason.CODE_INVALID: "the code is wrong",
     Reason.CODE_EXPIRED: "the code is unknown or its time has passed",
     Reason.NOT_FOUND: "the provider knows nothing under that number",
+    Reason.ALREADY_REVERSED: "the provider has reversed this before",
+    Reason.ORIGINAL_NOT_FOUND: "the provider knows no such booking to reverse",
+    Reason.ORIGINAL_NOT_REVERSIBLE: "the provider does not reverse this booking",
     Reason.ADAPTER_ROUTE_INVALID: (
         "the gateway asked the provider in a way that it does not know; this is the gateway's fault"
     ),

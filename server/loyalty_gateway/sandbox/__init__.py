@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loyalty_gateway.sandbox.cashassist.player import CashassistPlayer as CashassistPlayer
+    from loyalty_gateway.sandbox.loyalife.player import LoyalifePlayer as LoyalifePlayer
+    from loyalty_gateway.sandbox.loyalife.player import LoyalifeSettings as LoyalifeSettings
     from loyalty_gateway.sandbox.openloyaltypay.player import (
         OpenLoyaltyPayPlayer as OpenLoyaltyPayPlayer,
     )
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CashassistPlayer",
+    "LoyalifePlayer",
+    "LoyalifeSettings",
     "OpenLoyaltyPayPlayer",
     "OpenLoyaltyPaySettings",
     "PlayersProcess",
@@ -26,6 +30,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "LoyalifePlayer": "loyalty_gateway.sandbox.loyalife.player",
+    "LoyalifeSettings": "loyalty_gateway.sandbox.loyalife.player",
     "CashassistPlayer": "loyalty_gateway.sandbox.cashassist.player",
     "OpenLoyaltyPayPlayer": "loyalty_gateway.sandbox.openloyaltypay.player",
     "OpenLoyaltyPaySettings": "loyalty_gateway.sandbox.openloyaltypay.settings",

@@ -13,6 +13,7 @@ from pathlib import Path
 from loyalty_gateway.sandbox.cardsapi.player import CardsapiPlayer
 from loyalty_gateway.sandbox.cashassist.player import CashassistPlayer
 from loyalty_gateway.sandbox.ledger import LedgerUnusable
+from loyalty_gateway.sandbox.loyalife.player import LoyalifePlayer
 from loyalty_gateway.sandbox.openloyaltypay.player import OpenLoyaltyPayPlayer
 from loyalty_gateway.sandbox.player import Player, PortTaken
 from loyalty_gateway.sandbox.settings import Settings
@@ -22,6 +23,7 @@ PARENT_POLL_S = 1.0
 # A new vendor is a folder with its cards, its document and its player, and a line here.
 PLAYERS: dict[str, type[Player]] = {
     CashassistPlayer.name: CashassistPlayer,
+    LoyalifePlayer.name: LoyalifePlayer,
     CardsapiPlayer.name: CardsapiPlayer,
     OpenLoyaltyPayPlayer.name: OpenLoyaltyPayPlayer,
 }
