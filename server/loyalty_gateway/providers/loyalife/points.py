@@ -1,0 +1,358 @@
+"""Points at Loyalife: earned, redeemed, given back, and found again when an answer was lost."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from loyalty_gateway.domain.accounts import mask_account_id
+from loyalty_gateway.domain.amounts import Points
+from loyalty_gateway.domain.errors import Fate, Reason
+from loyalty_gateway.domain.operations import (
+    Balance,
+    CardFacts,
+    Operation,
+    Order,
+    Receipt,
+    Reference,
+)
+from loyalty_gateway.providers.connection import clean
+from loyalty_gateway.providers.loyalife import status
+from loyalty_gateway.providers.loyalife.session import (
+    PROVIDER,
+    Answered,
+    Asked,
+    Session,
+    as_question,
+    not_sent,
+)
+from loyalty_gateway.providers.loyalife.settings import Settings
+from loyalty_gateway.providers.loyalife.wire import bookings, history
+from loyalty_gateway.providers.loyalife.wire.history import Line, LinePage
+from loyalty_gateway.providers.port import (
+    Candidate,
+    Executed,
+    Finding,
+    Lookup,
+    ProviderError,
+    Question,
+    Send,
+    StatusRow,
+)
+
+PAGES_MAX: Final = 20
+WINDOW: Final = timedelta(days=1)
+"""How far around a lost booking its line is looked for: more than any time zone and clock can be
+wrong by, since a line that is overlooked is a booking that happens twice."""
+
+TRANSACTION_DAY: Final = "transaction_day"
+"""What an earning is prepared with: every attempt has to name the same day."""
+
+DONE_RULE: Final = f"{PROVIDER}: 200, IsSucessful, and the answer is whole"
+
+
+class PointBookings:
+    """The verbs that move points, and the question that follows a lost answer."""
+
+    def __init__(self, session: Session, settings: Settings) -> None:
+        self._session = session
+        self._settings = settings
+        self._programme = settings.programme
+        self._clock = settings.clock
+
+    # --- verbs --------------------------------------------------------------------------------
+
+    async def redeem(self, send: Send) -> Executed:
+        """Redeems points, once: the vendor knows no key, so a second request is a second booking.
+
+        Raises:
+            ProviderError: by the tables, or with NOT_EXECUTED for what cannot be asked here.
+        """
+        order = send.order
+        kind = self._redemption_kind(order)
+        money = order.money_value
+        if money is None or money.currency != self._settings.currency:
+            reason = Reason.FIELD_REQUIRED_BY_PROVIDER if money is None else None
+            raise self._not_sent(
+                reason or Reason.CURRENCY_NOT_ACCEPTED,
+                f"a redemption here needs money_value in {self._settings.currency}",
+            )
+        merchant = self._merchant(order, send.outbound_id)
+        asked = Asked(
+            order.operation,
+            bookings.REDEEM,
+            shown=(
+                f"POST {bookings.REDEEM}: {order.asked} worth {money} on "
+                f"{mask_account_id(order.account_id)}, kind {kind}, merchant "
+                f"{clean(merchant, order.account_id)}"
+            ),
+            account_id=order.account_id,
+            body=bookings.encode_redemption(self._programme, order, merchant, kind),
+            fault=send.fault,
+        )
+        answered = await self._session.exchange(asked, bookings.decode_external_reference)
+        return _executed(answered, _redeemed(answered.value, merchant))
+
+    async def earn(self, send: Send) -> Executed:
+        """Hands a purchase in; what it earns is the vendor's rules' affair and not answered.
+
+        Raises:
+            ProviderError: by the tables, or with NOT_EXECUTED for what cannot be asked here.
+        """
+        return await self._insert(send, send.order, bookings.EARNS)
+
+    async def reverse(self, send: Send) -> Executed:
+        """Gives a redemption's points back, or takes an earning's: whole, and once.
+
+        Raises:
+            ProviderError: by the tables; NOT_EXECUTED where the original cannot be named.
+        """
+        original = send.order.original
+        assert original is not None, "an undo has an original"
+        if original.order.operation is Operation.EARN_POINTS:
+            if send.attempt_number > 1:
+                # What makes a second reversal harmless holds for redemptions alone.
+                raise self._session.refuse(
+                    status.NOT_SENT_TWICE,
+                    f"POST {bookings.INSERT}",
+                    "an earning is taken back once, and it is not known whether it was",
+                    "a purchase that takes back is not sent twice",
+                )
+            return await self._insert(send, original.order, bookings.TAKES_BACK)
+        order = send.order
+        account_id = order.account_id or original.order.account_id
+        guid = original.find_reference(bookings.EXTERNAL_REFERENCE)
+        merchant = original.find_reference(bookings.MERCHANT_NAME)
+        if not guid:
+            # It may be found yet; so this proves something of the reversal and not of it.
+            raise self._session.refuse(
+                StatusRow(Reason.ORIGINAL_NOT_FOUND, Fate.NOT_EXECUTED),
+                f"POST {bookings.REVERSE} on {mask_account_id(account_id)}",
+                "the redemption's own number is not known, so nothing was sent",
+                "a reversal needs the ExternalReference",
+            )
+        merchant = merchant or self._merchant(original.order, original.outbound_id)
+        asked = Asked(
+            order.operation,
+            bookings.REVERSE,
+            shown=f"POST {bookings.REVERSE}: {guid} on {mask_account_id(account_id)}, merchant "
+            f"{clean(merchant, account_id)}",
+            account_id=account_id,
+            body=bookings.encode_reversal(self._programme, account_id, merchant, guid),
+            fault=send.fault,
+        )
+        answered = await self._session.exchange(asked, bookings.decode_done)
+        return _executed(answered, Receipt((Reference(bookings.REVERSAL_OF, guid),)))
+
+    async def prepare_day(self, order: Order) -> tuple[tuple[str, str], ...]:
+        """The day that a transaction will name, whenever it is sent; asks the vendor nothing."""
+        purchase = order.purchase
+        moment = purchase.time if purchase is not None and purchase.time else datetime.now(UTC)
+        return ((TRANSACTION_DAY, self._clock.encode_day(moment)),)
+
+    async def get_balance(self, lookup: Lookup) -> CardFacts:
+        """The points that can be redeemed now.
+
+        Raises:
+            ProviderError: by the tables.
+        """
+        points = await self.find_points(lookup.account_id, lookup.operation, lookup.fault)
+        return CardFacts(lookup.account_id, balances=(Balance(Points(points), datetime.now(UTC)),))
+
+    async def find_points(self, account_id: str, operation: Operation, fault: str = "") -> int:
+        """The points that can be redeemed now, as a number."""
+        asked = Asked(
+            operation,
+            bookings.AVAILABILITY,
+            shown=f"POST {bookings.AVAILABILITY}",
+            account_id=account_id,
+            body=bookings.encode(self._programme.account(account_id)),
+            is_side_call=True,
+            fault=fault,
+        )
+        return (await self._session.exchange(asked, bookings.decode_points)).value
+
+    # --- the lost answer ----------------------------------------------------------------------
+
+    async def ask_redemption(self, question: Question) -> Finding:
+        """Looks for a redemption in the member's books, by its tag or by all that is known of it.
+
+        Raises:
+            ProviderError: by the tables; contradicting, where a line has our tag and is not what
+                we asked for.
+        """
+        order = question.order
+        assert isinstance(order.asked, Points), "a redemption is in points"
+        points = order.asked.value
+        kind = self._redemption_kind(order)
+        merchant = self._merchant(order, question.outbound_id)
+        end = max(datetime.now(UTC), question.first_sent_time) + WINDOW
+        try:
+            answered = await self.find_lines(
+                order.operation, order.account_id, question.first_sent_time - WINDOW, end
+            )
+        except ProviderError as error:
+            raise as_question(error) from error
+        lines = answered.value
+        found: dict[str, Candidate] = {}
+        for line in lines:
+            is_ours = order.carries_tag and line.merchant == merchant
+            if is_ours and not (line.points == points and line.is_credit is not True):
+                if line.is_credit:
+                    continue  # Its reversal, which repeats the name.
+                raise self._session.refuse(
+                    status.CONTRADICTED,
+                    answered.request_text,
+                    "the provider's books hold other points under this booking's tag",
+                    "a line with our tag and other points",
+                )
+            is_alike = history.may_be(line, points, merchant, kind)
+            if not (is_ours or (is_alike and (not order.carries_tag or not line.merchant))):
+                continue
+            receipt = _redeemed(line.external_reference, merchant, line.points)
+            found[line.external_reference or str(line.number)] = Candidate(
+                receipt, line.time, is_certain=is_ours and bool(line.external_reference)
+            )
+        return Finding(
+            tuple(found.values()),
+            http_status=answered.http_status,
+            rule=f"{PROVIDER}: {len(found)} of {len(lines)} lines may be it",
+            request_text=answered.request_text,
+            answer_text=answered.answer_text,
+        )
+
+    async def find_lines(
+        self, operation: Operation, account_id: str, start: datetime, end: datetime
+    ) -> Answered[list[Line]]:
+        """Every line of a period, from as many pages as it takes, each line once.
+
+        Raises:
+            ProviderError: by the tables; TOO_LONG for more than 20 pages.
+        """
+        period = (self._clock.encode(start), self._clock.encode(end))
+        lines: dict[int, Line] = {}
+        first = 0
+        for _ in range(PAGES_MAX):
+            answered = await self.find_page(
+                Asked(
+                    operation,
+                    history.SUMMARY_BY_DATE,
+                    shown=f"POST {history.SUMMARY_BY_DATE}: {period[0]} to {period[1]} of "
+                    f"{mask_account_id(account_id)}",
+                    account_id=account_id,
+                    body=history.encode_lines(
+                        self._programme, account_id, period, first, history.PAGE_MAX
+                    ),
+                    is_side_call=True,
+                )
+            )
+            page = answered.value
+            lines |= {line.number: line for line in page.lines}
+            first += len(page.lines)
+            is_last = len(page.lines) < history.PAGE_MAX if page.count is None else False
+            if is_last or (page.count is not None and first >= page.count):
+                return Answered(
+                    list(lines.values()),
+                    answered.http_status,
+                    answered.request_text,
+                    answered.answer_text,
+                )
+            if not page.lines:
+                # Fewer lines than the vendor counts: what is missing may be the one we look for.
+                raise self._session.refuse(
+                    status.UNREADABLE,
+                    answered.request_text,
+                    "the provider's books show fewer lines than they count",
+                    "a history with lines missing",
+                )
+        raise self._session.refuse(
+            status.TOO_LONG,
+            f"POST {history.SUMMARY_BY_DATE}",
+            f"the account has more than {PAGES_MAX} pages of history in that time",
+            f"a history is read from at most {PAGES_MAX} pages",
+        )
+
+    async def find_page(self, asked: Asked) -> Answered[LinePage]:
+        """One page of lines, in the vendor's own order."""
+        return await self._session.exchange(
+            asked, lambda read: history.decode_lines(read, asked.account_id, self._clock)
+        )
+
+    # --- parts --------------------------------------------------------------------------------
+
+    async def _insert(self, send: Send, purchased: Order, transaction_type: str) -> Executed:
+        """Sends a transaction; `purchased` is the order that names the purchase."""
+        order, purchase = send.order, purchased.purchase
+        account_id = order.account_id or purchased.account_id
+        if purchase is None:
+            raise self._not_sent(
+                Reason.FIELD_REQUIRED_BY_PROVIDER,
+                "points are earned by a purchase here: the provider's rules make the number",
+            )
+        if purchase.amount.currency != self._settings.currency:
+            raise self._not_sent(
+                Reason.CURRENCY_NOT_ACCEPTED,
+                f"purchases here are in {self._settings.currency}",
+            )
+        day = (
+            order.find_prepared(TRANSACTION_DAY)
+            or dict(await self.prepare_day(purchased))[TRANSACTION_DAY]
+        )
+        try:
+            body = bookings.encode_transaction(
+                account_id, purchase, day, send.outbound_id, transaction_type
+            )
+        except ValueError as error:
+            raise self._not_sent(Reason.REQUEST_INVALID, str(error)) from error
+        number = bookings.transaction_id(send.outbound_id)
+        asked = Asked(
+            order.operation,
+            bookings.INSERT,
+            shown=f"POST {bookings.INSERT}: {transaction_type} {purchase.amount} on "
+            f"{mask_account_id(account_id)}, {day}, product "
+            f"{clean(purchase.product_code, account_id)}, number {number}",
+            account_id=account_id,
+            query=self._programme.query,
+            body=body,
+            fault=send.fault,
+        )
+        answered = await self._session.exchange(asked, bookings.decode_done)
+        return _executed(answered, Receipt((Reference(bookings.TRANSACTION_ID, number),)))
+
+    def _redemption_kind(self, order: Order) -> int:
+        wanted = order.redemption_kind or self._settings.redemption_kind
+        kind = bookings.redemption_kind(wanted, self._settings.kinds)
+        if kind is None:
+            raise self._not_sent(
+                Reason.REQUEST_INVALID if wanted else Reason.FIELD_REQUIRED_BY_PROVIDER,
+                f"redemption_kind is one of {', '.join(self._settings.kinds)} here",
+            )
+        return kind
+
+    def _merchant(self, order: Order, outbound_id: str) -> str:
+        name = order.sale.merchant_name or self._settings.merchant_name
+        if not name.strip():
+            raise self._not_sent(
+                Reason.FIELD_REQUIRED_BY_PROVIDER, "a redemption here names the merchant"
+            )
+        return bookings.merchant_name(name, outbound_id, carries_tag=order.carries_tag)
+
+    def _not_sent(self, reason: Reason, message: str) -> ProviderError:
+        return self._session.refuse(not_sent(reason), "", message, f"not sent: {reason.value}")
+
+
+def _executed(answered: Answered[object], receipt: Receipt) -> Executed:
+    return Executed(
+        receipt,
+        http_status=answered.http_status,
+        rule=DONE_RULE,
+        request_text=answered.request_text,
+        answer_text=answered.answer_text,
+    )
+
+
+def _redeemed(guid: str, merchant: str, points: int | None = None) -> Receipt:
+    """The receipt of a redemption: both references are what its reversal cannot do without."""
+    number = (Reference(bookings.EXTERNAL_REFERENCE, guid),) if guid else ()
+    return Receipt(
+        (*number, Reference(bookings.MERCHANT_NAME, merchant)),
+        echoed=Points(points) if points is not None else None,
+    )

@@ -1,0 +1,197 @@
+"""A lost answer at Loyalife: what happened is found in the vendor's books, or left to a person."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from loyalty_gateway.domain.amounts import Points
+from loyalty_gateway.domain.errors import Fate, Reason
+from loyalty_gateway.domain.operations import Operation, Order, Person, Sale
+from loyalty_gateway.providers.loyalife import LoyalifeAdapter
+from loyalty_gateway.providers.port import Finding, ProviderError, Question
+from loyalty_gateway.sandbox import LoyalifePlayer, LoyalifeSettings
+from tests.providers.fault_server import running
+from tests.providers.loyalife.conftest import Open
+from tests.providers.loyalife.test_adapter import token_and
+from tests.providers.loyalife.verbs import (
+    KEY,
+    MEMBER,
+    UNDO_KEY,
+    book,
+    effects,
+    redemption,
+    refused,
+    reversal,
+)
+
+OTHER_KEY = "00000000-6c0b-4a43-9a0e-7e1f7a2f6a11"
+SWITCHES = [
+    LoyalifeSettings().changed({"lists": lists, "time_zone": zone, **speech})
+    for lists in ("oldest_first", "newest_first")
+    for speech in ({}, {"envelope": "bare", "error_codes": "number"})
+    for zone in ("Asia/Kolkata", "America/Los_Angeles")
+]
+LOSSES = [("lost-before", 0), ("lost-after", 1), ("500-after", 1), ("garbage-after", 1)]
+
+
+async def ask(adapter: LoyalifeAdapter, order: Order, key: str = KEY) -> Finding:
+    offer = adapter.operations[order.operation]
+    assert offer.ask is not None
+    return await offer.ask(Question(order, key, datetime.now(UTC) - timedelta(seconds=5)))
+
+
+class TestWithATag:
+    @pytest.mark.parametrize("settings", SWITCHES, ids=str)
+    @pytest.mark.parametrize(("fault", "count"), LOSSES)
+    async def test_the_booking_itself_is_found_or_it_did_not_happen(
+        self,
+        player: LoyalifePlayer,
+        adapter: LoyalifeAdapter,
+        settings: LoyalifeSettings,
+        fault: str,
+        count: int,
+    ) -> None:
+        """The deployment's zone may be another than was set: nothing is overlooked for it."""
+        player.stage.settings = settings
+        order = redemption(carries_tag=True)
+        # Two that look alike, before and after, under keys of their own.
+        await book(adapter, order, OTHER_KEY)
+        await refused(adapter, order, KEY, fault=fault)
+        await book(adapter, order, UNDO_KEY)
+        finding = await ask(adapter, order)
+        assert (finding.is_pending, finding.is_refused) == (False, False)
+        assert len(finding.candidates) == count
+        for candidate in finding.candidates:
+            assert candidate.is_certain
+            assert candidate.receipt.echoed == Points(1000)
+            number = candidate.receipt.references[0].value
+            (effect,) = player.ledger.effects(detail={"guid": number})
+            assert effect.number == 90_000 + len(player.ledger.effects()) - 1
+
+    async def test_what_was_found_can_be_reversed(
+        self, player: LoyalifePlayer, adapter: LoyalifeAdapter
+    ) -> None:
+        order = redemption(carries_tag=True)
+        await refused(adapter, order, fault="lost-after")
+        (candidate,) = (await ask(adapter, order)).candidates
+        await book(adapter, reversal(order, candidate.receipt), UNDO_KEY)
+        assert effects(player) == [("redeem", -1000), ("reversal", 1000)]
+        # Its reversal has the same name and points, and is not taken for the booking.
+        assert len((await ask(adapter, order)).candidates) == 1
+
+    async def test_other_points_under_our_tag_are_for_a_person(
+        self, adapter: LoyalifeAdapter
+    ) -> None:
+        await book(adapter, redemption(999, carries_tag=True))
+        with pytest.raises(ProviderError) as caught:
+            await ask(adapter, redemption(1000, carries_tag=True))
+        assert caught.value.status.contradicts
+        assert caught.value.status.fate is Fate.UNKNOWN
+
+
+class TestWithoutATag:
+    @pytest.mark.parametrize("settings", SWITCHES, ids=str)
+    @pytest.mark.parametrize(("fault", "count"), LOSSES)
+    async def test_what_is_like_the_booking_is_told_and_is_never_certain(
+        self,
+        player: LoyalifePlayer,
+        adapter: LoyalifeAdapter,
+        settings: LoyalifeSettings,
+        fault: str,
+        count: int,
+    ) -> None:
+        player.stage.settings = settings
+        await book(adapter, redemption(999), OTHER_KEY)
+        await book(adapter, redemption(redemption_kind="hotel"), f"{OTHER_KEY}2")
+        await book(adapter, redemption(sale=Sale(merchant_name="Zalando")), f"{OTHER_KEY}3")
+        await refused(adapter, redemption(), fault=fault)
+        finding = await ask(adapter, redemption())
+        assert [found.is_certain for found in finding.candidates] == [False] * count
+
+    async def test_two_that_look_alike_are_both_told(self, adapter: LoyalifeAdapter) -> None:
+        await book(adapter, redemption(), OTHER_KEY)
+        await refused(adapter, redemption(), fault="lost-after")
+        numbers = {
+            found.receipt.references[0].value
+            for found in (await ask(adapter, redemption())).candidates
+        }
+        assert len(numbers) == 2
+
+    async def test_a_name_that_the_vendor_cut_is_not_overlooked(
+        self, player: LoyalifePlayer, adapter: LoyalifeAdapter
+    ) -> None:
+        player.stage.settings = LoyalifeSettings(accepts_merchant_tag=False)
+        order = redemption(sale=Sale(merchant_name="A shop with a name beyond all limits"))
+        await refused(adapter, order, fault="lost-after")
+        assert len((await ask(adapter, order)).candidates) == 1
+
+
+class TestQuestions:
+    async def test_a_question_reads_every_page_of_the_books(
+        self, player: LoyalifePlayer, adapter: LoyalifeAdapter
+    ) -> None:
+        for number in range(120):
+            await book(adapter, redemption(1), f"{OTHER_KEY}{number}")
+        order = redemption(carries_tag=True)
+        await refused(adapter, order, fault="lost-after")
+        assert len((await ask(adapter, order)).candidates) == 1
+        pages = [it for it in player.stage.exchanges if it.path.endswith("SummaryByDate")]
+        assert len(pages) == 2
+
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            (b"<html>", Reason.PROVIDER_ANSWER_UNREADABLE),
+            (
+                b'{"IsSucessful":true,"ErrorCode":"000","ReturnObject":[],"Count":3}',
+                Reason.PROVIDER_ANSWER_UNREADABLE,
+            ),
+            (
+                b'{"IsSucessful":false,"ErrorCode":"103","ReturnObject":null}',
+                Reason.ACCOUNT_NOT_FOUND,
+            ),
+            (
+                b'{"IsSucessful":false,"ErrorCode":"998","ReturnObject":null}',
+                Reason.PROVIDER_REJECTED_ARGUMENT,
+            ),
+        ],
+        ids=["no answer", "lines missing", "no member", "bad request"],
+    )
+    async def test_a_question_that_fails_proves_nothing_of_the_booking(
+        self, open_connection_to: Open, body: bytes, reason: Reason
+    ) -> None:
+        async with running(token_and(body)) as server:
+            adapter = open_connection_to(f"http://127.0.0.1:{server.port}")
+            with pytest.raises(ProviderError) as caught:
+                await ask(adapter, redemption(carries_tag=True))
+        status = caught.value.status
+        assert (status.reason, status.fate) == (reason, Fate.UNKNOWN)
+        assert not (status.is_refusal or status.shows_earlier or status.contradicts)
+
+
+class TestEnrolment:
+    person = Person("Nora Neu", email="nora@example.com", phone="+41791")
+
+    def order(self, operation: Operation = Operation.CREATE_WALLET) -> Order:
+        return Order(operation, "m_new", person=self.person)
+
+    @pytest.mark.parametrize("operation", [Operation.CREATE_CARD, Operation.CREATE_WALLET])
+    @pytest.mark.parametrize(("fault", "count"), LOSSES)
+    async def test_a_member_is_there_or_was_not_enrolled(
+        self, adapter: LoyalifeAdapter, operation: Operation, fault: str, count: int
+    ) -> None:
+        await refused(adapter, self.order(operation), fault=fault)
+        finding = await ask(adapter, self.order(operation))
+        assert [found.is_certain for found in finding.candidates] == [True] * count
+        for found in finding.candidates:
+            assert found.receipt.card is not None
+            assert found.receipt.card.holder.display_name == "Nora Neu"
+
+    async def test_another_person_under_the_number_is_for_a_person(
+        self, adapter: LoyalifeAdapter
+    ) -> None:
+        other = Order(Operation.CREATE_WALLET, MEMBER, person=self.person)
+        with pytest.raises(ProviderError) as caught:
+            await ask(adapter, other)
+        assert caught.value.status.contradicts
+        assert "Asha" not in str(vars(caught.value))
