@@ -47,6 +47,22 @@ VENDOR_SECTIONS: Final[Mapping[str, VendorSection]] = {
             'evidence = "the played vendor is its ledger in this folder, whatever its port" }}',
         ),
     ),
+    "loyalife": VendorSection(
+        "Loyalife (played on this machine)",
+        (
+            'client_id = "demo_client"',
+            'client_secret = "demo_secret"',
+            "program_id = 19",
+            'currency = "EUR"',
+            'time_zone = "Asia/Kolkata"',
+            'merchant_name = "Corner Shop"',
+            'redemption_kind = "gift-card"',
+            "proof_member = {proof_card}",
+            'proof_product = "RETAIL001"',
+            "promises.keys_survive_rotation = {{ value = true, proven_on = 2026-11-26, "
+            'evidence = "the played vendor is its ledger in this folder, whatever its port" }}',
+        ),
+    ),
     "cardsapi": VendorSection(
         "CISS CardAPI (played on this machine)",
         (
