@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from loyalty_gateway.journal import migrations, schema
-from loyalty_gateway.journal.store import JournalRefused, Row, Trouble
+from loyalty_gateway.journal.store import Examination, JournalRefused, Row, Trouble
 
 log = logging.getLogger(__name__)
 
@@ -197,6 +197,22 @@ class PostgresStore:
         for engine in (self.engine, self.background, self._writers):
             engine.dispose()
 
+    def examine(self, salt_check: bytes) -> Examination:
+        try:
+            with self.background.connect() as connection:
+                self._check_settings(connection)
+                revision = migrations.examine(connection, salt_check)
+                if revision and self._ha == "none":
+                    self._check_timeline(connection, is_kept=False)
+                self._read_clock(connection)
+        except SQLAlchemyError as error:
+            raise JournalRefused(
+                "The journal's database cannot be used:"
+                f" {type(getattr(error, 'orig', None) or error).__name__}. Is it up, and may"
+                " this user connect and read?"
+            ) from error
+        return Examination(revision, clock_skew_s=(self.now_us() - time.time_ns() // 1000) / 1e6)
+
     def writer(self) -> Connection:
         connection = self._writers.connect()
         try:
@@ -210,6 +226,11 @@ class PostgresStore:
 
     def _check_durability(self, connection: Connection) -> None:
         """At the start and after every reconnect: it may be another server by now."""
+        self._check_settings(connection)
+        if self._ha == "none":
+            self._check_timeline(connection)
+
+    def _check_settings(self, connection: Connection) -> None:
         row = connection.execute(
             text(
                 "SELECT pg_is_in_recovery() AS is_standby,"
@@ -234,23 +255,23 @@ class PostgresStore:
             problems.append("journal.ha is synchronous, but there is no synchronous standby")
         if problems:
             raise JournalRefused("The journal's database is not durable: " + "; ".join(problems))
-        if self._ha == "none":
-            self._check_timeline(connection)
 
     @staticmethod
-    def _check_timeline(connection: Connection) -> None:
+    def _check_timeline(connection: Connection, *, is_kept: bool = True) -> None:
+        """`is_kept` writes a first timeline down, which all later ones are compared with."""
         timeline = _timeline(connection)
         known = connection.execute(
             text("SELECT value FROM deployment WHERE name = 'timeline'")
         ).scalar_one_or_none()
         if known is None:
-            connection.execute(
-                text(
-                    "INSERT INTO deployment (name, value) VALUES ('timeline', :timeline)"
-                    " ON CONFLICT DO NOTHING"
-                ),
-                {"timeline": timeline},
-            )
+            if is_kept:
+                connection.execute(
+                    text(
+                        "INSERT INTO deployment (name, value) VALUES ('timeline', :timeline)"
+                        " ON CONFLICT DO NOTHING"
+                    ),
+                    {"timeline": timeline},
+                )
         elif bytes(known) != timeline:
             raise JournalRefused(
                 "The journal's database was promoted from a standby that may lack the last"

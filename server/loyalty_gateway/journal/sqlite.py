@@ -2,8 +2,11 @@
 
 import fcntl
 import os
+import shutil
+import sqlite3
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
 from loyalty_gateway.journal import migrations, schema
-from loyalty_gateway.journal.store import JournalRefused, Row, Trouble
+from loyalty_gateway.journal.store import Examination, JournalRefused, Row, Trouble
 
 _ROWS_FAULTS = (IntegrityError, DataError, InterfaceError, ProgrammingError)
 _READERS = 2
@@ -123,6 +126,28 @@ class SqliteStore:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def examine(self, salt_check: bytes) -> Examination:
+        path = self._path
+        try:
+            folder = next(each for each in path.absolute().parents if each.exists())
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise JournalRefused(f"The folder {folder} cannot be written to.")
+            free_bytes = shutil.disk_usage(folder).free
+            if _is_locked(path):
+                return Examination(is_in_use=True, free_bytes=free_bytes)
+            if not path.exists():
+                return Examination(free_bytes=free_bytes)
+            engine = create_engine("sqlite://", creator=partial(_open_to_read, path))
+            try:
+                with engine.connect() as connection:
+                    revision = migrations.examine(connection, salt_check)
+            finally:
+                engine.dispose()
+        except (OSError, SQLAlchemyError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise JournalRefused(f"The journal {path} cannot be read: {cause}.") from error
+        return Examination(revision, free_bytes=free_bytes)
 
     def writer(self) -> Connection:
         connection = self._writers.connect()
@@ -278,6 +303,26 @@ def _lock_file(path: Path) -> int:
             f"The journal {path} is in use by another process; a SQLite journal belongs to one."
         ) from error
     return descriptor
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process has the journal at this moment."""
+    try:
+        descriptor = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared, and for the length of this call alone: a server that starts must not miss it.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def _make_engine(path: Path, size: int) -> Engine:

@@ -4,6 +4,7 @@ Everything here runs in the journal's threads, never on the event loop.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -29,6 +30,21 @@ class Trouble(StrEnum):
     """The database did not write it, and will not at the moment."""
 
 
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """How a journal stands, found out without changing it.
+
+    `revision` is the migration that it stands at, empty for one that is not made yet. Of a file
+    that another process has, nothing more is looked at. `clock_skew_s` is the database's clock
+    less this machine's, None where both are one. `free_bytes` is the room left for a file.
+    """
+
+    revision: str = ""
+    is_in_use: bool = False
+    clock_skew_s: float | None = None
+    free_bytes: int | None = None
+
+
 class Store(Protocol):
     """One kind of database."""
 
@@ -43,6 +59,10 @@ class Store(Protocol):
         ...
 
     def stop(self) -> None: ...
+
+    def examine(self, salt_check: bytes) -> Examination:
+        """What `start` would find, without starting. Raises JournalRefused as `start` would."""
+        ...
 
     def writer(self) -> Connection:
         """A connection to write with, checked to be as durable as promised.

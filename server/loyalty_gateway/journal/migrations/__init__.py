@@ -6,6 +6,11 @@ from loyalty_gateway import failpoints
 from loyalty_gateway.journal import schema
 from loyalty_gateway.journal.store import JournalRefused
 
+_OTHER_SALT = (
+    "The outbound salt is not the one this journal was made with; with another salt no booking"
+    " would be recognised again. Restore the original keys.outbound_salt."
+)
+
 
 def current_revision(connection: Connection) -> str:
     """The migration that a journal stands at; empty for a new one."""
@@ -56,7 +61,24 @@ def check_deployment(connection: Connection, salt_check: bytes) -> None:
         )
         known = connection.execute(value).scalar_one()
     if bytes(known) != salt_check:
+        raise JournalRefused(_OTHER_SALT)
+
+
+def examine(connection: Connection, salt_check: bytes) -> str:
+    """The migration that a journal stands at, empty for a new one; changes nothing.
+
+    Raises:
+        JournalRefused: it was made by a newer program, or with another outbound salt.
+    """
+    revision = current_revision(connection)
+    if revision > schema.REVISION:
         raise JournalRefused(
-            "The outbound salt is not the one this journal was made with; with another salt no"
-            " booking would be recognised again. Restore the original keys.outbound_salt."
+            f"The journal stands at migration {revision}, and this program knows"
+            f" {schema.REVISION}; run a version that is as new as the journal."
         )
+    if revision:
+        value = select(schema.deployment.c.value).where(schema.deployment.c.name == "salt_check")
+        known = connection.execute(value).scalar_one_or_none()
+        if known is not None and bytes(known) != salt_check:
+            raise JournalRefused(_OTHER_SALT)
+    return revision
