@@ -1,7 +1,6 @@
-"""Codes and other proofs of who a person is: a code is sent once for a request_id, never twice.
+"""Codes that show who a person is: one is sent for a request_id, and never a second one.
 
-Codes, receipts and passwords go to the vendor and nowhere else: not into the journal, a log or a
-span. What is journalled of a code is that it was asked for, and the sealed token that was answered.
+What is journalled of a code is that it was asked for, and the sealed token that was answered.
 """
 
 import asyncio
@@ -9,28 +8,21 @@ import contextlib
 import json
 import logging
 import traceback
-from collections.abc import Awaitable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 from loyalty_gateway.booking.calls import (
     ChallengeCall,
     ChallengeIssued,
-    CodeCall,
-    CredentialsCall,
-    OwnershipCall,
-    Verified,
 )
 from loyalty_gateway.booking.connections import Connections, Link
-from loyalty_gateway.booking.gate import open_account, refuse_gaps, refuse_paused
-from loyalty_gateway.booking.reads import failed, read_error, seen_account
+from loyalty_gateway.booking.gate import open_account, refuse_gaps
+from loyalty_gateway.booking.limits import Limits
+from loyalty_gateway.booking.reads import failed, read_error
 from loyalty_gateway.domain.accounts import mask_account_id, mask_email
-from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason, Violation
+from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
 from loyalty_gateway.domain.operations import (
     ChallengePurpose,
-    Confirmed,
-    CredentialsFacts,
     Destination,
     Issued,
     Operation,
@@ -38,22 +30,14 @@ from loyalty_gateway.domain.operations import (
 from loyalty_gateway.journal.journal import Challenge, ChallengeState, Journal
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.providers.port import (
-    CheckCode,
-    CheckPassword,
-    CheckReceipt,
-    CodeCheck,
     CodeWish,
-    PasswordCheck,
     ProviderError,
-    ReceiptCheck,
     SendCode,
     StatusRow,
 )
 from loyalty_gateway.telemetry import metrics
 
 log = logging.getLogger(__name__)
-
-Answer = TypeVar("Answer")
 
 TOKEN_LENGTH_MAX = 2048
 """What the contract lets a caller bring back."""
@@ -62,8 +46,6 @@ _OTHERS_POLL_S = 0.2
 _OTHERS_MARGIN_S = 5.0
 _RETRY_S = 1.0
 _FRAMES_SHOWN = -5
-_SKEW = timedelta(seconds=60)
-"""So long after a code's end the vendor may judge by itself: its clock may be behind."""
 
 _MISSING = "The vendor was asked to send a code, and its answer is missing."
 _LOST_FOR_GOOD = (
@@ -78,30 +60,30 @@ _UNDER_WAY = (
     "The vendor is still being asked to send the code. Repeat this request_id, which sends no"
     " second one."
 )
-_UNCHECKED = (
-    "The vendor's answer is missing, so nobody knows whether it was right, or is used up. Try it"
-    " once more; if it is refused then, start again."
-)
-_LOST = frozenset(
-    {
-        Reason.PROVIDER_INTERNAL,
-        Reason.PROVIDER_UNREACHABLE,
-        Reason.PROVIDER_ANSWER_UNREADABLE,
-        Reason.PROVIDER_PENDING,
-    }
-)
-"""Reasons that leave open what the vendor did, unless it is proven that nothing reached it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChallengeLimits:
-    """Every limit of the challenges; the values are the configuration's."""
+class SentCode:
+    """What a challenge_token holds: all that is needed to check the code."""
 
-    deadline_min_s: float
-    attempt_total_s: float
-    in_flight_max: int
-    challenge_life_s: float
-    proof_life_s: float
+    connection: str
+    purpose: ChallengePurpose
+    destination: Destination
+    handle: str = field(repr=False)
+    expire_time: datetime
+
+
+def open_challenge_token(keyring: Keyring, tenant: str, token: str) -> SentCode:
+    """Raises LookupError for a token that is not of this tenant's challenges."""
+    opened = keyring.open_sealed_token(tenant, _TOKEN, token)
+    purpose, phone, email, account_id, handle = json.loads(opened.plain)
+    return SentCode(
+        connection=opened.connection,
+        purpose=ChallengePurpose(purpose),
+        destination=Destination(phone, email, account_id),
+        handle=handle,
+        expire_time=opened.expire_time,
+    )
 
 
 @dataclass(slots=True)
@@ -128,14 +110,14 @@ class _Wish:
 
 
 class Challenges:
-    """The calls by which a person shows who they are."""
+    """Codes on their way to a person."""
 
     def __init__(
         self,
         journal: Journal,
         keyring: Keyring,
         connections: Connections,
-        limits: ChallengeLimits,
+        limits: Limits,
     ) -> None:
         self._journal = journal
         self._keyring = keyring
@@ -158,8 +140,6 @@ class Challenges:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, LoyaltyError):
                 await task
-
-    # --- a code is sent -------------------------------------------------------------------
 
     async def create(self, call: ChallengeCall) -> ChallengeIssued:
         """Has a code sent, once for a request_id while the challenge lives.
@@ -282,7 +262,7 @@ class Challenges:
                 raise
             lost = error
         except Exception as error:  # after the intent was journalled: the code may be on its way
-            _log_bug(error, link)
+            log_bug(error, link)
             lost = error
         else:
             link.saw(None)
@@ -420,145 +400,8 @@ class Challenges:
         ]
         return self._keyring.seal(json.dumps(plain), _context(wish.challenge))
 
-    # --- a person answers -----------------------------------------------------------------
 
-    async def verify(self, call: CodeCall) -> Verified:
-        """Asks the vendor once whether the code is right; it may count wrong ones.
-
-        Raises:
-            LoyaltyError: CODE_INVALID; CODE_EXPIRED; REQUEST_INVALID for a token of another
-                tenant or of nobody; PROVIDER_PENDING where the vendor's answer was lost.
-        """
-        try:
-            opened = self._keyring.open_sealed_token(call.tenant, _TOKEN, call.challenge_token)
-        except LookupError as error:
-            raise _no_token() from error
-        link = self._connections.find(opened.connection)
-        if link is None:
-            raise _no_token()
-        check: CheckCode = self._connections.offer(link, Operation.VERIFY_CHALLENGE).call  # type: ignore[assignment]
-        refuse_paused(link)
-        if self._journal.now() > opened.expire_time + _SKEW:
-            raise failed(Reason.CODE_EXPIRED, link)
-        purpose, phone, email, account_id, handle = json.loads(opened.plain)
-        confirmed = await self._ask(
-            link,
-            check(
-                CodeCheck(
-                    ChallengePurpose(purpose),
-                    Destination(phone, email, account_id),
-                    handle,
-                    call.code,
-                    call.fault,
-                )
-            ),
-            call.deadline,
-        )
-        return self._verified(call.tenant, link, confirmed)
-
-    async def verify_ownership(self, call: OwnershipCall) -> Verified:
-        """Asks the vendor once whether the receipt belongs to the card; a no is an answer.
-
-        Raises:
-            LoyaltyError: CURRENCY_NOT_ACCEPTED; PROVIDER_PENDING where the vendor's answer was
-                lost; the reasons that every call of a vendor can meet.
-        """
-        link = self._connections.get(call.account.connection)
-        offer = self._connections.offer(link, Operation.VERIFY_CARD_OWNERSHIP)
-        refuse_paused(link)
-        refuse_gaps(link, offer, call.filled_fields)
-        amount = call.receipt_amount
-        if amount is not None and amount.currency != link.adapter.currency:
-            raise LoyaltyError(
-                Reason.CURRENCY_NOT_ACCEPTED,
-                f"This connection books in {link.adapter.currency} only.",
-                field="receipt.amount",
-                connection=link.connection,
-                provider=link.adapter.provider,
-            )
-        check: CheckReceipt = offer.call  # type: ignore[assignment]
-        confirmed = await self._ask(
-            link,
-            check(
-                ReceiptCheck(
-                    open_account(self._keyring, call.tenant, call.account),
-                    call.receipt_number,
-                    call.receipt_date,
-                    amount,
-                    call.fault,
-                )
-            ),
-            call.deadline,
-        )
-        if confirmed is None:
-            return Verified(is_verified=False)
-        return self._verified(call.tenant, link, confirmed)
-
-    async def verify_credentials(self, call: CredentialsCall) -> CredentialsFacts:
-        """Asks the vendor once whether a member's password is right; a no is an answer.
-
-        Nothing more is told of a member whose password was wrong.
-
-        Raises:
-            LoyaltyError: PROVIDER_PENDING where the vendor's answer was lost; the reasons that
-                every call of a vendor can meet.
-        """
-        link = self._connections.get(call.account.connection)
-        offer = self._connections.offer(link, Operation.VERIFY_CREDENTIALS)
-        refuse_paused(link)
-        account_id = open_account(self._keyring, call.tenant, call.account)
-        check: CheckPassword = offer.call  # type: ignore[assignment]
-        password = PasswordCheck(account_id, call.password_hash, call.scheme, call.fault)
-        facts = await self._ask(link, check(password), call.deadline)
-        return facts if facts.is_verified else CredentialsFacts(is_verified=False)
-
-    async def _ask(self, link: Link, asking: Awaitable[Answer], deadline: float) -> Answer:
-        loop = asyncio.get_running_loop()
-        end = min(deadline, loop.time() + self._limits.attempt_total_s)
-        try:
-            async with asyncio.timeout_at(end):
-                answer = await asking
-        except ProviderError as error:
-            status = error.status
-            link.saw(status.reason)
-            if status.reason in _LOST and status.fate is not Fate.NOT_EXECUTED:
-                raise _unchecked(link, error.provider_code) from error
-            raise _refused(error, link) from error
-        except TimeoutError as error:
-            link.saw(Reason.PROVIDER_INTERNAL)
-            raise _unchecked(link) from error
-        except Exception as error:
-            # Not for the dispatcher: the text of a bug may hold the code or the password.
-            _log_bug(error, link)
-            raise LoyaltyError(
-                Reason.INTERNAL,
-                "The gateway failed, and nobody knows whether the vendor was asked.",
-                connection=link.connection,
-                provider=link.adapter.provider,
-            ) from None
-        link.saw(None)
-        return answer
-
-    def _verified(self, tenant: str, link: Link, confirmed: Confirmed) -> Verified:
-        proof_token, expire_time = "", None
-        if confirmed.proof:
-            life = timedelta(seconds=self._limits.proof_life_s)
-            expire_time = confirmed.expire_time or self._journal.now() + life
-            proof_token = self._keyring.seal_proof(
-                tenant, link.connection, confirmed.proof, expire_time
-            )
-        return Verified(
-            is_verified=True,
-            accounts=tuple(
-                seen_account(self._keyring, tenant, link.connection, account_id, confirmed.kind)
-                for account_id in dict.fromkeys(confirmed.account_ids)
-            ),
-            proof_token=proof_token,
-            expire_time=expire_time,
-        )
-
-
-def _log_bug(error: Exception, link: Link) -> None:
+def log_bug(error: Exception, link: Link) -> None:
     """Where it broke, and never the text: it may hold a phone number, a code or a password."""
     place = "".join(traceback.format_tb(error.__traceback__, _FRAMES_SHOWN))
     log.error(
@@ -631,28 +474,4 @@ def _told(wish: _Wish, reason: Reason) -> LoyaltyError:
     told = failed(reason, wish.link)
     told.fate, told.is_final = Fate.NOT_EXECUTED, True
     told.request_id = wish.call.request_id
-    return told
-
-
-def _no_token() -> LoyaltyError:
-    return LoyaltyError(
-        Reason.REQUEST_INVALID,
-        "challenge_token is not a token of CreateChallenge.",
-        field="challenge_token",
-        violations=(Violation("challenge_token", "is not a token of CreateChallenge"),),
-    )
-
-
-def _unchecked(link: Link, provider_code: str = "") -> LoyaltyError:
-    told = failed(Reason.PROVIDER_PENDING, link, provider_code=provider_code)
-    told.message = _UNCHECKED
-    told.is_retry_forbidden = True
-    return told
-
-
-def _refused(error: ProviderError, link: Link) -> LoyaltyError:
-    told = read_error(error, link)
-    if told.reason is Reason.CODE_INVALID:
-        told.field = "code"
-        told.violations = (Violation("code", "is not the code that was sent"),)
     return told

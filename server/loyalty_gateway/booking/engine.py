@@ -21,7 +21,7 @@ from loyalty_gateway.booking.calls import (
     ReadCall,
     Verified,
 )
-from loyalty_gateway.booking.challenges import ChallengeLimits, Challenges
+from loyalty_gateway.booking.challenges import Challenges
 from loyalty_gateway.booking.closing import Closing
 from loyalty_gateway.booking.connections import Connections
 from loyalty_gateway.booking.drafts import Drafts
@@ -32,6 +32,7 @@ from loyalty_gateway.booking.promises import Promises
 from loyalty_gateway.booking.reads import Reads
 from loyalty_gateway.booking.recovery import Recovery
 from loyalty_gateway.booking.settling import Settling
+from loyalty_gateway.booking.verifying import Verifying
 from loyalty_gateway.booking.watching import Watchers
 from loyalty_gateway.domain.booking import Answer, AnswerCodec, Booking, Story
 from loyalty_gateway.domain.operations import CredentialsFacts
@@ -76,18 +77,8 @@ class Engine:
             lease_s=limits.lease_s,
             parallel_max=recovery_parallel_max,
         )
-        self._challenges = Challenges(
-            journal,
-            keyring,
-            connections,
-            ChallengeLimits(
-                deadline_min_s=limits.deadline_min_s,
-                attempt_total_s=limits.attempt_total_s,
-                in_flight_max=limits.in_flight_max,
-                challenge_life_s=limits.challenge_life_s,
-                proof_life_s=limits.proof_life_s,
-            ),
-        )
+        self._challenges = Challenges(journal, keyring, connections, limits)
+        self._verifying = Verifying(journal, keyring, connections, limits)
         self._promises = Promises(journal, connections, tenant)
 
     # --- life ---------------------------------------------------------------------------------
@@ -133,16 +124,16 @@ class Engine:
         return await self._challenges.create(call)
 
     async def verify_challenge(self, call: CodeCall) -> Verified:
-        """See Challenges.verify."""
-        return await self._challenges.verify(call)
+        """See Verifying.verify."""
+        return await self._verifying.verify(call)
 
     async def verify_ownership(self, call: OwnershipCall) -> Verified:
-        """See Challenges.verify_ownership."""
-        return await self._challenges.verify_ownership(call)
+        """See Verifying.verify_ownership."""
+        return await self._verifying.verify_ownership(call)
 
     async def verify_credentials(self, call: CredentialsCall) -> CredentialsFacts:
-        """See Challenges.verify_credentials."""
-        return await self._challenges.verify_credentials(call)
+        """See Verifying.verify_credentials."""
+        return await self._verifying.verify_credentials(call)
 
     async def get(self, tenant: str, key: BookingKey) -> Booking:
         """See Closing.get."""
