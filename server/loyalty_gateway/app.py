@@ -79,13 +79,13 @@ class Gateway:
         self._telemetry.start(settings.telemetry)
         stack.push_async_callback(self._telemetry.stop)
 
-        keyring = _keyring(settings)
-        journal = Journal(_store(settings), boot_id=str(uuid.uuid4()))
+        keyring = open_keyring(settings)
+        journal = Journal(open_store(settings), boot_id=str(uuid.uuid4()))
         self._journal = journal
         stack.push_async_callback(journal.stop)
         await journal.start(keyring.salt_check)
 
-        connections = self._connections(keyring, stack)
+        connections = open_connections(settings, keyring, stack)
         engine = Engine(
             journal,
             keyring,
@@ -155,60 +155,6 @@ class Gateway:
         """Answers what is under way, and ends the rest at the end of the grace."""
         await stop_server(self._settings.server.drain_grace_s)
 
-    def _connections(self, keyring: Keyring, stack: AsyncExitStack) -> Connections:
-        links = []
-        problems: list[str] = []
-        limits = self._settings.provider
-        for name, section in self._settings.connections.items():
-            factory = PROVIDERS.get(section.provider)
-            if factory is None:
-                problems.append(
-                    f"connections.{name}.provider: there is no vendor {section.provider!r};"
-                    f" known are {', '.join(sorted(PROVIDERS))}"
-                )
-                continue
-            shared = {
-                "connect_s": limits.connect_s,
-                "attempt_total_s": limits.attempt_total_s,
-                "answer_bytes_max": limits.answer_bytes_max,
-            }
-            # Leases and drain times are checked against these, so a connection has no others.
-            doubled = sorted(shared.keys() & section.adapter_settings.keys())
-            if doubled:
-                problems += (
-                    f"connections.{name}.{key}: belongs into [provider]" for key in doubled
-                )
-                continue
-            own: Mapping[str, Any] = {**shared, **section.adapter_settings}
-            try:
-                adapter = factory(name, own, self._settings.profile)
-            except AdapterSettingsError as error:
-                problems.extend(f"connections.{name}.{problem}" for problem in error.problems)
-                continue
-            if section.display_name:
-                adapter.display_name = section.display_name
-            stack.push_async_callback(adapter.close)
-            links.append(
-                Link(
-                    name,
-                    adapter,
-                    keyring.target_hash(adapter.target),
-                    is_paused=section.paused,
-                    declared={
-                        promise: Promise(
-                            promise,
-                            value=declared.value is True,
-                            source=PromiseSource.DECLARED,
-                            evidence=f"{declared.evidence} (seen on {declared.proven_on})",
-                        )
-                        for promise, declared in section.promises.items()
-                    },
-                )
-            )
-        if problems:
-            raise StartRefused("; ".join(problems))
-        return Connections(links)
-
     def _is_ready(self) -> bool:
         """Ready means that bookings can be journalled; a vendor's outage is no reason."""
         return self._is_serving and self._journal is not None and self._journal.is_healthy
@@ -226,7 +172,66 @@ class Gateway:
         await self._stack.aclose()
 
 
-def _store(settings: Settings) -> Store:
+def open_connections(settings: Settings, keyring: Keyring, stack: AsyncExitStack) -> Connections:
+    """The connections of the configuration; the stack closes them. Nothing is sent yet.
+
+    Raises:
+        StartRefused: naming every setting of a connection that cannot be used.
+    """
+    links = []
+    problems: list[str] = []
+    limits = settings.provider
+    for name, section in settings.connections.items():
+        factory = PROVIDERS.get(section.provider)
+        if factory is None:
+            problems.append(
+                f"connections.{name}.provider: there is no vendor {section.provider!r};"
+                f" known are {', '.join(sorted(PROVIDERS))}"
+            )
+            continue
+        shared = {
+            "connect_s": limits.connect_s,
+            "attempt_total_s": limits.attempt_total_s,
+            "answer_bytes_max": limits.answer_bytes_max,
+        }
+        # Leases and drain times are checked against these, so a connection has no others.
+        doubled = sorted(shared.keys() & section.adapter_settings.keys())
+        if doubled:
+            problems += (f"connections.{name}.{key}: belongs into [provider]" for key in doubled)
+            continue
+        own: Mapping[str, Any] = {**shared, **section.adapter_settings}
+        try:
+            adapter = factory(name, own, settings.profile)
+        except AdapterSettingsError as error:
+            problems.extend(f"connections.{name}.{problem}" for problem in error.problems)
+            continue
+        if section.display_name:
+            adapter.display_name = section.display_name
+        stack.push_async_callback(adapter.close)
+        links.append(
+            Link(
+                name,
+                adapter,
+                keyring.target_hash(adapter.target),
+                is_paused=section.paused,
+                declared={
+                    promise: Promise(
+                        promise,
+                        value=declared.value is True,
+                        source=PromiseSource.DECLARED,
+                        evidence=f"{declared.evidence} (seen on {declared.proven_on})",
+                    )
+                    for promise, declared in section.promises.items()
+                },
+            )
+        )
+    if problems:
+        raise StartRefused("; ".join(problems))
+    return Connections(links)
+
+
+def open_store(settings: Settings) -> Store:
+    """The journal's database, not started. Raises StartRefused where its driver is missing."""
     if settings.journal.dsn is None:
         return SqliteStore(settings.journal.path)
     # Imported only where it is used: the driver comes with the extra `postgres`.
@@ -240,7 +245,8 @@ def _store(settings: Settings) -> Store:
         ) from error
 
 
-def _keyring(settings: Settings) -> Keyring:
+def open_keyring(settings: Settings) -> Keyring:
+    """The secrets of the configuration. Raises StartRefused where one is missing."""
     salt = settings.keys.outbound_salt_bytes
     if not settings.keys.sealing or salt is None:
         raise StartRefused("keys.sealing and keys.outbound_salt are both needed")
@@ -297,9 +303,9 @@ def migrate(settings: Settings) -> None:
     Raises:
         StartRefused: the journal is in use, newer than this program, or not to be had.
     """
-    store = _store(settings)
+    store = open_store(settings)
     try:
-        store.start(_keyring(settings).salt_check)
+        store.start(open_keyring(settings).salt_check)
     except JournalRefused as error:
         raise StartRefused(str(error)) from error
     finally:
@@ -312,7 +318,7 @@ def accept_journal(settings: Settings) -> None:
     Raises:
         StartRefused: the journal is not a PostgreSQL, or not to be had.
     """
-    store = _store(settings)
+    store = open_store(settings)
     if isinstance(store, SqliteStore):
         raise StartRefused("a SQLite journal has no timeline to accept")
     try:

@@ -165,3 +165,19 @@ class _Providers(providers_pb2_grpc.ProvidersServicer):
             "GetCapabilities", request, context
         )
         return answer
+
+    def CheckConnection(
+        self, request: providers.CheckConnectionRequest, context: grpc.ServicerContext
+    ) -> providers.CheckConnectionResponse:
+        answer: providers.CheckConnectionResponse = self._gateway.answer(
+            "CheckConnection", request, context
+        )
+        return answer
+
+    def ProveConnection(
+        self, request: providers.ProveConnectionRequest, context: grpc.ServicerContext
+    ) -> providers.ProveConnectionResponse:
+        answer: providers.ProveConnectionResponse = self._gateway.answer(
+            "ProveConnection", request, context
+        )
+        return answer

@@ -24,6 +24,8 @@ COMMANDS = (
     ("bookings", "explain"),
     ("bookings", "cancel"),
     ("bookings", "resolve"),
+    ("prove",),
+    ("doctor",),
     ("journal",),
     ("journal", "accept"),
     ("connections",),

@@ -33,6 +33,7 @@ _EPILOGUE = """Examples:
 ```
 loyalty sandbox
 loyalty serve --config /etc/loyalty/loyalty.toml
+loyalty doctor --config /etc/loyalty/loyalty.toml
 loyalty bookings list --state in-doubt --state needs-review
 loyalty bookings explain till-7-000123
 loyalty bookings resolve --from decisions.csv --dry-run
@@ -40,7 +41,7 @@ loyalty bookings resolve --from decisions.csv --dry-run
 
 Environment:
 
-- `LOYALTY_SERVER`: the running server that `bookings` and `connections` ask
+- `LOYALTY_SERVER`: the running server that `bookings`, `connections`, `prove` and `doctor` ask
 - `LOYALTY_LISTEN`, `LOYALTY_ADMIN_LISTEN`, `LOYALTY_METRICS_LISTEN`: where a server listens
 - `LOYALTY_CONFIG`: the configuration file; every setting in it has a `LOYALTY_*` variable too
 
@@ -74,6 +75,12 @@ app.command(
 ConfigFile = Annotated[
     Path | None,
     Parameter(name="--config", env_var="LOYALTY_CONFIG", help="The configuration file (TOML)."),
+]
+_Json = Annotated[
+    bool,
+    Parameter(
+        negative=(), show_default=False, help="Print one JSON document for programs, not a table."
+    ),
 ]
 _Listen = Annotated[
     str | None,
@@ -175,6 +182,77 @@ def show_config(*, config: ConfigFile = None) -> None:
     from loyalty_gateway.config import masked
 
     print(json.dumps(masked(read_settings(config, {})), indent=2, ensure_ascii=False))
+
+
+@app.command(
+    help_epilogue="""Examples:
+
+```
+loyalty doctor
+loyalty doctor --config /etc/loyalty/loyalty.toml
+loyalty doctor --server 10.0.0.7:50051 --json
+```
+"""
+)
+def doctor(
+    *,
+    config: ConfigFile = None,
+    server: Annotated[
+        str | None,
+        Parameter(
+            env_var="LOYALTY_SERVER",
+            help="The running server, HOST:PORT (else where the configuration lets it listen).",
+        ),
+    ] = None,
+    timeout: Annotated[float, Parameter(help="Seconds to wait for an answer, 0.3 to 60.")] = 30.0,
+    json: _Json = False,
+) -> int:
+    """Look at every part that a gateway needs: a line each with ok, warn or fail.
+
+    The configuration is read. The journal's database is looked at and never changed: reachable,
+    durable, its migration, the room on its volume. The clock is compared with the database's and
+    the vendors'. Each vendor is asked something harmless that needs our credentials; a running
+    server is asked how it meets them, and without one they are asked from here.
+
+    The exit code is 1 when any line says fail.
+    """
+    from loyalty_gateway.cli.doctor import run_doctor
+
+    return run_doctor(config, server=server, timeout=timeout, is_json=json)
+
+
+@app.command(
+    help_epilogue="""Examples:
+
+```
+loyalty prove cashassist
+loyalty prove cashassist --json
+```
+"""
+)
+def prove(
+    connection: Annotated[str, Parameter(name="CONNECTION", help="The connection's id.")],
+    /,
+    *,
+    server: Annotated[
+        str, Parameter(env_var="LOYALTY_SERVER", help="The running server, HOST:PORT.")
+    ] = "127.0.0.1:50051",
+    timeout: Annotated[float, Parameter(help="Seconds to wait for an answer, 0.3 to 60.")] = 60.0,
+    json: _Json = False,
+) -> int:
+    """Put the promises of a connection to the proof, on its test account.
+
+    How a lost answer is recovered rests on what the vendor promises, for example that a booking
+    which is sent twice is booked once. The running server books small amounts on the test account
+    that the connection's settings name, and keeps what it saw with the date, for this vendor and
+    this credential. What is seen not to hold counts at once.
+
+    A proof goes on when the time is over; asking again hears of the same run. The exit code is 1
+    when a promise could not be put to the proof, and what was known of it then stays.
+    """
+    from loyalty_gateway.cli.proving import run_prove
+
+    return run_prove(connection, server=server, timeout=timeout, is_json=json)
 
 
 @app.command(help_epilogue="Example: `loyalty version`")

@@ -2,8 +2,6 @@
 
 import re
 import sys
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
@@ -13,14 +11,14 @@ from cyclopts import App, Parameter
 
 from loyalty.v1 import bookings_pb2, providers_pb2, types_pb2
 from loyalty_gateway.cli import resolving, screen
-from loyalty_gateway.cli.client import Server, connect, to_json
+from loyalty_gateway.cli.asking import ASKED, Asked, open_server
+from loyalty_gateway.cli.client import Server, to_json
 from loyalty_gateway.cli.decision_file import OUTCOMES, read_decisions
 from loyalty_gateway.cli.failure import CommandFailed, UsageFailed
 
 PAGE_SIZE_MAX = 200
 INCIDENT_LENGTH_MAX = 120
 LIST_LIMIT_MAX = 10_000
-TIMEOUT_S_MAX = 60.0
 
 KeyedRequest = TypeVar(
     "KeyedRequest",
@@ -42,29 +40,6 @@ class StateName(Enum):
     DECLINED = types_pb2.BOOKING_STATE_DECLINED
     NOT_EXECUTED = types_pb2.BOOKING_STATE_NOT_EXECUTED
     REVERSED = types_pb2.BOOKING_STATE_REVERSED
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """Where the question goes and how its answer is printed; shared by every command here."""
-
-    server: Annotated[
-        str,
-        Parameter(env_var="LOYALTY_SERVER", help="The running server, HOST:PORT.", group="Server"),
-    ] = "127.0.0.1:50051"
-    timeout: Annotated[
-        float, Parameter(help="Seconds to wait for an answer, 0.3 to 60.", group="Server")
-    ] = 10.0
-    json: Annotated[
-        bool,
-        Parameter(
-            negative=(),
-            show_default=False,
-            help="Print one JSON document (the contract's message) for programs.",
-            group="Server",
-        ),
-    ] = False
 
 
 bookings_app = App(
@@ -127,7 +102,7 @@ def list_bookings(
         ),
     ] = "",
     limit: Annotated[int, Parameter(help="At most this many, 1 to 10000.")] = 50,
-    asked: Asked = Asked(),
+    asked: Asked = ASKED,
 ) -> None:
     """List bookings, the newest first."""
     if not 1 <= limit <= LIST_LIMIT_MAX:
@@ -139,7 +114,7 @@ def list_bookings(
     if since:
         request.created.start_time.FromDatetime(read_since(since, datetime.now(UTC)))
     answer = bookings_pb2.ListBookingsResponse()
-    with _open(asked) as server:
+    with open_server(asked) as server:
         while len(answer.bookings) < limit:
             request.page.page_size = min(PAGE_SIZE_MAX, limit - len(answer.bookings))
             request.page.page_token = answer.next_page_token
@@ -159,9 +134,9 @@ def list_bookings(
     name="show",
     help_epilogue="Example: `loyalty bookings show till-7-000123 --json`",
 )
-def show_booking(name: BookingName, /, *, asked: Asked = Asked()) -> None:
+def show_booking(name: BookingName, /, *, asked: Asked = ASKED) -> None:
     """Show everything that is known of one booking today."""
-    with _open(asked) as server:
+    with open_server(asked) as server:
         booking = _get(server, name)
     _show(booking, asked)
 
@@ -170,10 +145,10 @@ def show_booking(name: BookingName, /, *, asked: Asked = Asked()) -> None:
     name="explain",
     help_epilogue="Example: `loyalty bookings explain till-7-000123`",
 )
-def explain_booking(name: BookingName, /, *, asked: Asked = Asked()) -> None:
+def explain_booking(name: BookingName, /, *, asked: Asked = ASKED) -> None:
     """Tell the story of a booking: each step, whose fault it is, what happens next."""
     request = _naming(bookings_pb2.ExplainBookingRequest(), name)
-    with _open(asked) as server:
+    with open_server(asked) as server:
         story = server.call(server.bookings.ExplainBooking, request)
     if asked.json:
         print(to_json(story))
@@ -185,14 +160,14 @@ def explain_booking(name: BookingName, /, *, asked: Asked = Asked()) -> None:
     name="cancel",
     help_epilogue="Example: `loyalty bookings cancel till-7-000123`",
 )
-def cancel_booking(name: BookingName, /, *, asked: Asked = Asked()) -> None:
+def cancel_booking(name: BookingName, /, *, asked: Asked = ASKED) -> None:
     """Give a booking up.
 
     What was not sent never will be; what was sent is undone where the operation has an undo, and
     else the refusal tells its true outcome. A request_id that never arrived is closed for ever.
     """
     request = _naming(bookings_pb2.CancelBookingRequest(), name)
-    with _open(asked) as server:
+    with open_server(asked) as server:
         booking = server.call(server.bookings.CancelBooking, request).booking
     _show(booking, asked)
 
@@ -264,7 +239,7 @@ def resolve_booking(
     yes: Annotated[
         bool, Parameter(negative=(), show_default=False, help="Do not ask for confirmation.")
     ] = False,
-    asked: Asked = Asked(),
+    asked: Asked = ASKED,
 ) -> int:
     """End a doubt: ask the provider now, or record what a person has found out.
 
@@ -289,7 +264,7 @@ def resolve_booking(
         raise UsageFailed("--evidence and --reason belong to --outcome, not to --ask-now.")
     if outcome and not (evidence.strip() and reason.strip()):
         raise UsageFailed("--outcome needs --evidence and --reason: the journal keeps both.")
-    with _open(asked) as server:
+    with open_server(asked) as server:
         if outcome:
             booking = _get(server, name)
             _confirm(booking, outcome, asked, is_agreed=yes)
@@ -313,17 +288,17 @@ def _resolve_file(path: Path, asked: Asked, *, is_dry_run: bool, is_agreed: bool
     is_asked = not (is_agreed or is_dry_run or asked.json)
     if is_asked and sys.stdin.isatty() and sys.stderr.isatty():
         resolving.confirm(decisions)
-    with _open(asked) as server:
+    with open_server(asked) as server:
         return resolving.resolve_all(server, decisions, is_dry_run=is_dry_run, is_json=asked.json)
 
 
 @connections_app.command(name="list", help_epilogue="Example: `loyalty connections list`")
-def list_connections(*, asked: Asked = Asked()) -> None:
+def list_connections(*, asked: Asked = ASKED) -> None:
     """List the connections: whether each works, and how many of its bookings are unresolved."""
     request = providers_pb2.ListConnectionsRequest()
     request.page.page_size = PAGE_SIZE_MAX
     answer = providers_pb2.ListConnectionsResponse()
-    with _open(asked) as server:
+    with open_server(asked) as server:
         while True:
             page = server.call(server.providers.ListConnections, request)
             answer.connections.extend(page.connections)
@@ -344,11 +319,11 @@ def show_capabilities(
     connection: Annotated[str, Parameter(name="CONNECTION", help="The connection's id.")],
     /,
     *,
-    asked: Asked = Asked(),
+    asked: Asked = ASKED,
 ) -> None:
     """Show what a connection can do and how it recovers a lost answer."""
     request = providers_pb2.GetCapabilitiesRequest(connection=connection)
-    with _open(asked) as server:
+    with open_server(asked) as server:
         answer = server.call(server.providers.GetCapabilities, request)
     if asked.json:
         print(to_json(answer))
@@ -372,14 +347,6 @@ def read_since(text: str, now: datetime) -> datetime:
             ) from None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(moment, datetime(1970, 1, 1, tzinfo=UTC))
-
-
-def _open(asked: Asked) -> AbstractContextManager[Server]:
-    if not 0.3 <= asked.timeout <= TIMEOUT_S_MAX:
-        raise UsageFailed(f"--timeout must be from 0.3 to {TIMEOUT_S_MAX:g} seconds.")
-    if not re.fullmatch(r"\S+:\d{1,5}", asked.server):
-        raise UsageFailed("--server (LOYALTY_SERVER) must be HOST:PORT, such as 127.0.0.1:50051.")
-    return connect(asked.server, asked.timeout)
 
 
 def _is_booking_name(name: str) -> bool:

@@ -63,6 +63,14 @@ class CallRefused(CommandFailed):
         screen.show_refusal(screen.Screen(sys.stderr), self.refusal)
 
 
+class NoAnswer(CommandFailed):
+    """What stands at the address gave no answer of a gateway's; `code` is the library's word."""
+
+    def __init__(self, text: str, code: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 class Server:
     """The services of a running server, over one channel."""
 
@@ -77,14 +85,14 @@ class Server:
     ) -> Answer:
         """The answer to one call.
 
-        Raises: CallRefused with the server's reason; CommandFailed where no server answered.
+        Raises: CallRefused with the server's reason; NoAnswer where no server answered.
         """
         try:
             return method(request, timeout=self.timeout_s)
         except grpc.RpcError as error:
             refusal = read_refusal(error)
             if not refusal.reason:
-                raise CommandFailed(self._describe_silence(refusal)) from error
+                raise NoAnswer(self._describe_silence(refusal), refusal.code) from error
             raise CallRefused(refusal) from error
 
     def _describe_silence(self, refusal: Refusal) -> str:
@@ -125,8 +133,11 @@ def read_refusal(error: grpc.RpcError) -> Refusal:
     except ValueError:
         # Details that contradict the code are nobody's to interpret.
         status = None
-    if status is None:
-        return Refusal(code, message)
+    return Refusal(code, message) if status is None else read_status(status, code, message)
+
+
+def read_status(status: status_pb2.Status, code: str, message: str = "") -> Refusal:
+    """What a google.rpc.Status of the gateway's says; `message` stands in for an empty one."""
     info = error_details_pb2.ErrorInfo()
     bad_request = error_details_pb2.BadRequest()
     retry = error_details_pb2.RetryInfo()

@@ -216,7 +216,8 @@ def _state(booking: types_pb2.Booking) -> Text:
     return Text.assemble((name, style), f": {words}")
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
+    """A table without lines around it, whose cells are never cut."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column, no_wrap=True)
@@ -229,7 +230,7 @@ def show_bookings(screen: Screen, bookings: Iterable[types_pb2.Booking], *, is_c
     Below it stand the incidents whose bookings are still open: one trouble at a vendor leaves
     many doubts, and they are looked into and settled together.
     """
-    table = _table("CREATED", "STATE", "OPERATION", "AMOUNT")
+    table = new_table("CREATED", "STATE", "OPERATION", "AMOUNT")
     if not screen.is_narrow:
         table.add_column("ACCOUNT", no_wrap=True)
         table.add_column("CONNECTION", no_wrap=True)
@@ -432,7 +433,7 @@ def next_words(refusal: Refusal) -> str:
 
 def show_connections(screen: Screen, connections: Iterable[providers_pb2.Connection]) -> None:
     """The table of `connections list`."""
-    table = _table("CONNECTION", "STATE", "UNRESOLVED", "PROVIDER", "NAME")
+    table = new_table("CONNECTION", "STATE", "UNRESOLVED", "PROVIDER", "NAME")
     for connection in connections:
         state = providers_pb2.ConnectionState.Name(connection.state)
         state = state.removeprefix("CONNECTION_STATE_")
@@ -450,7 +451,7 @@ def show_capabilities(
     screen: Screen, connection: str, answer: providers_pb2.GetCapabilitiesResponse
 ) -> None:
     """What a connection can do, and the promises that its recovery of lost answers rests on."""
-    table = _table("RPC", "SUPPORT", "IF AN ANSWER IS LOST", "NEEDS")
+    table = new_table("RPC", "SUPPORT", "IF AN ANSWER IS LOST", "NEEDS")
     promises: dict[str, providers_pb2.Promise] = {}
     notes: list[tuple[str, RenderableType | str]] = []
     for capability in answer.capabilities:
