@@ -400,6 +400,18 @@ async def test_a_transaction_that_the_vendor_does_not_know_is_not_found(place: P
     assert error.fate is None
 
 
+async def test_what_the_caller_must_mend_is_told_in_the_adapters_words(place: Place) -> None:
+    too_long = ProviderError(
+        StatusRow(Reason.REQUEST_INVALID), "the interval spans more than 20 pages", rule="pages"
+    )
+    operation = Operation.GET_POINTS_STATEMENT
+    async with open_house(place, a_vendor(operation, Reading(too_long))) as house:
+        error = await failure(house.engine.read(a_read(operation)))
+
+    assert error.reason is Reason.REQUEST_INVALID
+    assert error.message == "The interval spans more than 20 pages."
+
+
 async def test_a_vendor_that_takes_too_long_is_given_up_and_said_to_be_degraded(
     place: Place,
 ) -> None:

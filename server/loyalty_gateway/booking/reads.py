@@ -36,6 +36,7 @@ from loyalty_gateway.journal.journal import Journal, ListQuery
 from loyalty_gateway.journal.rows import to_us
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.providers.port import Lookup, Offer, ProviderError, Read, Search
+from loyalty_gateway.telemetry.redaction import redact
 
 _RETRY_USEFUL = frozenset(
     {Reason.PROVIDER_UNREACHABLE, Reason.PROVIDER_INTERNAL, Reason.PROVIDER_ANSWER_UNREADABLE}
@@ -54,9 +55,18 @@ _READ_MESSAGES: dict[Reason, str] = {
     Reason.PROVIDER_RATE_LIMITED: "The vendor's rate limit is spent.",
     Reason.CODE_INVALID: "The code is not the one that was sent.",
     Reason.CODE_EXPIRED: "The code has expired or is used up; have a new one sent.",
-    Reason.REQUEST_INVALID: "The interval holds more than this vendor can be asked for at once;"
-    " ask for a shorter one.",
+    Reason.REQUEST_INVALID: "This vendor cannot be asked that.",
 }
+
+_TOLD_BY_ADAPTER = frozenset(
+    {
+        Reason.REQUEST_INVALID,
+        Reason.FIELD_REQUIRED_BY_PROVIDER,
+        Reason.CAPABILITY_NOT_SUPPORTED,
+        Reason.CURRENCY_NOT_ACCEPTED,
+    }
+)
+"""What the caller must mend, only the adapter can say: its words are ours, and are handed on."""
 
 
 class Reads:
@@ -288,7 +298,11 @@ def read_error(error: ProviderError, link: Link) -> LoyaltyError:
     retry_after_s = error.retry_after_s
     if retry_after_s is None and reason in _RETRY_USEFUL:
         retry_after_s = _RETRY_S
-    return failed(reason, link, provider_code=error.provider_code, retry_after_s=retry_after_s)
+    told = failed(reason, link, provider_code=error.provider_code, retry_after_s=retry_after_s)
+    if reason in _TOLD_BY_ADAPTER and error.message:
+        words = redact(error.message)
+        told.message = f"{words[0].upper()}{words[1:].rstrip('.')}."
+    return told
 
 
 def failed(

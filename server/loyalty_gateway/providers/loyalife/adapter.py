@@ -124,7 +124,7 @@ class LoyalifeAdapter:
             Operation.CREATE_CHALLENGE: Offer(
                 member.send_code, note="to an e-mail address or an account; not to a phone"
             ),
-            Operation.VERIFY_CHALLENGE: Offer(member.check_code),
+            Operation.VERIFY_CHALLENGE: Offer(member.check_code, needs_handle=False),
             Operation.VERIFY_CREDENTIALS: Offer(member.check_password),
         }
 
