@@ -1022,7 +1022,7 @@ class TestProofs:
         booked = player.ledger.effects(with_seed=False)
         assert booked
         assert {effect.card_id for effect in booked} == {PROOF_CARD}
-        assert sum(abs(effect.amount_minor) for effect in booked) <= 20_100
+        assert sum(abs(effect.amount_minor) for effect in booked) <= 20_200
         assert list(player.stage.violations) == []
         held = player.ledger.find_card(PROOF_CARD)
         assert held is not None
@@ -1035,7 +1035,7 @@ class TestProofs:
             ("order_number_replays", {"repeat": "books_again"}, "two numbers"),
             ("order_query_answers", {"query_answers": False}, "no such order"),
             ("void_takes_order_number", {}, "4005"),
-            ("amount_echo_unit", {"echo_amount": "wrong_unit"}, "named 7.00 USD"),
+            ("amount_echo_unit", {"echo_amount": "wrong_unit"}, "answered with 7.00 USD"),
         ],
     )
     async def test_a_promise_that_does_not_hold_is_caught(

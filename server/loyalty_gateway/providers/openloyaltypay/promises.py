@@ -22,6 +22,6 @@ PROMISES: Final[Mapping[str, PromiseFacts]] = {
         "there is no such original"
     ),
     AMOUNT_ECHO_UNIT: PromiseFacts(
-        "the amount in the answer to a payment is what was taken, in the currency's units"
+        "the amount in an answer is what was booked, a part included, in the unit asked for"
     ),
 }

@@ -150,29 +150,35 @@ async def prove_void_takes_order_number(prover: Prover) -> str:
 
 
 async def prove_amount_echo_unit(prover: Prover) -> str:
-    """A payment that is covered, and one that the card can only meet in part."""
-    before = await _fund(prover)
+    """A payment that is covered, one that the card can only meet in part, and both back again."""
+    left = await _fund(prover) - ECHO_MINOR
     covered = _payment(prover, ECHO_MINOR)
-    left = before - ECHO_MINOR
     beyond = _payment(prover, left + 1, may_take_part=True)
-    for order, taken in ((covered, ECHO_MINOR), (beyond, left)):
+    back = Order(Operation.TOP_UP_GIFT_CARD, prover.proof_card, _money(prover, left + ECHO_MINOR))
+    earned = Order(Operation.EARN_POINTS, prover.proof_card, Points(PROOF_POINTS))
+    for order, change in (
+        (covered, -ECHO_MINOR),
+        (beyond, -left),
+        (back, left + ECHO_MINOR),
+        (earned, PROOF_POINTS),
+    ):
+        asked = order.asked
+        assert asked is not None, "each of these asks for an amount"
+        before = await _held(prover, asked)
         try:
             echoed = (await prover.book(Send(order, _number(), 1))).receipt.echoed
         except ProviderError as error:
-            raise _disproof(error, f"a payment of {order.asked}") from error
-        moved = before - await _held(prover, _money(prover, taken))
-        before -= moved
-        if echoed != _money(prover, taken) or moved != taken:
+            raise _disproof(error, f"an order of {asked}") from error
+        moved = await _held(prover, asked) - before
+        if moved != change or echoed != _like(asked, abs(change)):
             raise LookupError(
-                f"a payment of {order.asked} moved {moved} minor units and named "
-                f"{echoed or 'no amount that can be read'}"
+                f"an order ({order.operation.method}, {asked}) moved the balance by {moved} and "
+                f"was answered with {echoed or 'no amount that can be read'}"
             )
-    back = _money(prover, left + ECHO_MINOR)
-    refill = Order(Operation.TOP_UP_GIFT_CARD, prover.proof_card, back)
-    await prover.book(Send(refill, _number(), 1))
     return (
-        f"a payment of {covered.asked} on {_card(prover)}, and one of {beyond.asked} that the card "
-        f"could meet with {_money(prover, left)} only, were each answered with what was taken"
+        f"a payment of {covered.asked} on {_card(prover)}, one of {beyond.asked} that the card "
+        f"could meet with {_money(prover, left)} only, a top-up of {back.asked} and "
+        f"{earned.asked} earned were each answered with what the balance moved by"
     )
 
 
@@ -243,6 +249,10 @@ def _void(prover: Prover, original: Order, number: str) -> Send:
 
 def _money(prover: Prover, minor: int) -> Money:
     return Money(prover.currency, minor)
+
+
+def _like(asked: Amount, value: int) -> Amount:
+    return Money(asked.currency, value) if isinstance(asked, Money) else Points(value)
 
 
 def _number() -> str:
