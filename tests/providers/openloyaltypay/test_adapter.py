@@ -570,6 +570,13 @@ class TestRepeats:
         assert first.rule == "openloyaltypay: 4004 to a first attempt"
         assert effects(player) == [(CARD, -1250, 0)]
 
+    async def test_a_first_attempt_refused_as_a_repeat_is_for_a_person(
+        self, adapter: OpenLoyaltyPayAdapter, player: OpenLoyaltyPayPlayer
+    ) -> None:
+        error = await refused(adapter, Send(order(), KEY, 1, "refused-first"))
+        assert (error.provider_code, error.status.contradicts) == ("4004", True)
+        assert effects(player) == []
+
     async def test_a_number_that_was_only_refused_tells_nothing_either(
         self, adapter: OpenLoyaltyPayAdapter, player: OpenLoyaltyPayPlayer
     ) -> None:
