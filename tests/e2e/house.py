@@ -119,6 +119,7 @@ class House:
         self._player_options = player_options
         self._more_config = more_config
         self._session: aiohttp.ClientSession
+        self._control_urls: Mapping[str, str] = {}
         self._callers: list[Caller] = []
         self._players: Child | None = None
         self._server: Child | None = None
@@ -156,11 +157,16 @@ class House:
             return find_players(self.home.ready_file, players.process.pid)
 
         found = await until(find, "the players are ready", READY_LIMIT_S)
-        self.vendor = Vendor(self._session, found.control_urls["cashassist"])
+        self._control_urls = found.control_urls
+        self.vendor = self.vendor_of("cashassist")
         self.home.write_config(found.base_urls, proof_card=PROOF_CARD)
         base_url = found.base_urls["cashassist"]
         with self.home.config.open("a") as config:
             config.write(self._more_config.replace("{base_url}", base_url))
+
+    def vendor_of(self, provider: str) -> Vendor:
+        """What stands behind a played vendor."""
+        return Vendor(self._session, self._control_urls[provider])
 
     async def start_server(self, **settings: str) -> None:
         """Starts the server on free ports and waits until it serves.
