@@ -19,8 +19,9 @@ from loyalty_gateway.config import SHORTCUTS
 from loyalty_gateway.settings import Connection, Promise, SealingKey, Settings
 
 DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
 # Run as a script, this file has its own folder on the path and not the one above it.
-sys.path.insert(0, str(DOCS.parent))
+sys.path.insert(0, str(ROOT))
 
 from docs.errors_page import DESCRIPTORS, errors_page  # noqa: E402
 from docs.providers_page import providers_page  # noqa: E402
@@ -169,7 +170,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "configuration.md": configuration_page,
     "config.example.toml": example_file,
     "sandbox.md": sandbox_page,
-    "errors.md": lambda: errors_page((DOCS.parent / DESCRIPTORS).read_bytes()),
+    "errors.md": lambda: errors_page((ROOT / DESCRIPTORS).read_bytes()),
     "providers.md": providers_page,
 }
 
