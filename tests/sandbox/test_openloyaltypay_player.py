@@ -285,11 +285,13 @@ class TestCards:
         for _ in range(2):
             assert code(await till.book("giftActivate", None, "10495", activating="Y")) == 200
 
-    async def test_the_same_activation_sent_again_does_not_fail_again(self, till: Till) -> None:
-        """It has no order number, so only its bytes tell a resend from another one."""
-        with pytest.raises(aiohttp.ClientError):
-            await till.book("giftActivate", None, "20002", activating="Y")
+    async def test_an_activation_fails_when_it_is_asked_to_and_not_by_its_card(
+        self, till: Till
+    ) -> None:
         assert code(await till.book("giftActivate", None, "20002", activating="Y")) == 200
+        with pytest.raises(aiohttp.ClientError):
+            await till.book("giftActivate", None, "10496", fault="lost-after", activating="Y")
+        assert result(await till.pay("n-1", "1.00", card="10496")) == DONE
 
 
 class TestOrders:

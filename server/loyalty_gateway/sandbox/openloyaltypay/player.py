@@ -14,12 +14,7 @@ from typing import Any
 from loyalty_gateway.sandbox import bookings, exact
 from loyalty_gateway.sandbox.book import Book, CardSeed
 from loyalty_gateway.sandbox.bookings import Booking, Declined, Entry, fingerprint_of
-from loyalty_gateway.sandbox.faults import (
-    FAULT_BY_CARD,
-    FAULT_HEADER,
-    Answer,
-    describe_unknown,
-)
+from loyalty_gateway.sandbox.faults import Answer, describe_unknown
 from loyalty_gateway.sandbox.openapi import Document, Operation, Problem
 from loyalty_gateway.sandbox.openloyaltypay import orders, wire
 from loyalty_gateway.sandbox.openloyaltypay.cards import CARDS, card_seeds
@@ -30,7 +25,6 @@ from loyalty_gateway.sandbox.player import Call, Player
 
 TOKEN_HEADER = "jwt-token"
 SIGN_HEADER = "sign"
-ACTIVATION = "activation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +96,6 @@ class OpenLoyaltyPayPlayer(Player):
     def refused_repeat(self, booking: Booking) -> Answer:
         return self._refusal(wire.DUPLICATE)
 
-    def key_in_progress(self, booking: Booking) -> Answer:
-        """A vendor that replays says of an open order that it is open."""
-        order = orders.find_open(self.ledger, booking.key or "")
-        if order is None:
-            return self._refusal(wire.DUPLICATE)
-        desk = Desk(Wish(order["kind"], order["number"]), self.settings)
-        return desk.answer(order, wire.OPEN, self.stage.now())
-
     def contradictory(self, answer: Answer) -> Answer:
         """The data of a success under the code of a refusal."""
         envelope: Any = exact.decode(answer.body)
@@ -138,7 +124,7 @@ class OpenLoyaltyPayPlayer(Player):
                     request.body.get("accountId", ""),
                 )
             if operation.name == orders.ACTIVATE:
-                return await self._activate(request)
+                return await bookings.book(self, call, self._activation(request))
             return await bookings.book(self, call, self._booking(request, operation.name))
         except Declined as declined:
             return declined.answer
@@ -254,27 +240,17 @@ class OpenLoyaltyPayPlayer(Player):
             order = orders.find_order(self.ledger, original)
         return str(order["card_id"]) if order is not None else ""
 
-    async def _activate(self, request: Request) -> Answer:
-        """An activation has no number, so a resend is known by its bytes: its fault fires once."""
-        body, call = request.body, request.call
-        account: str = body["accountId"]
-        faulty = account in FAULT_BY_CARD and FAULT_HEADER not in call.headers
-        key = fingerprint_of(call.body)
-        if faulty and self.ledger.find_thing(ACTIVATION, key) is not None:
-            faulty, account = False, ""
-        if faulty:
-            await self.ledger.run(lambda book: book.put_thing(ACTIVATION, key, body["accountId"]))
-        booking = Booking(
+    def _activation(self, request: Request) -> Booking:
+        """A change of the card alone, without a number: every request is carried out."""
+        body = request.body
+        return Booking(
             operation=orders.ACTIVATE,
-            account=account,
+            account=body["accountId"],
             key=None,
-            fingerprint=key,
+            fingerprint=fingerprint_of(request.call.body),
             carry_out=lambda book, entry: self._carry_out_activation(book, entry, body),
+            moves_value=False,
         )
-        try:
-            return await bookings.book(self, call, booking)
-        finally:
-            call.exchange.card = body["accountId"]
 
     def _carry_out_activation(self, book: Book, entry: Entry, body: dict[str, Any]) -> Answer:
         card = book.find_card(body["accountId"])
