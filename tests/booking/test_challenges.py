@@ -446,6 +446,20 @@ async def test_nothing_is_sent_before_the_intent_is_on_disk(
     assert vendor.wishes == []
 
 
+async def test_nobody_who_has_gone_meanwhile_is_sent_a_code(place: Place) -> None:
+    vendor = CodeVendor()
+    async with open_house(place, vendor) as house:
+        async with house.journal.writer_held():
+            error = await create_fails(house, within_s=0.3)
+        await until(lambda: not house.engine._challenges._flights)
+        assert vendor.wishes == []
+        issued = await create(house)
+
+    assert (error.reason, error.fate) == (Reason.PROVIDER_PENDING, Fate.UNKNOWN)
+    assert issued.challenge_token != ""
+    assert len(vendor.wishes) == 1
+
+
 # --- a code is not sent -----------------------------------------------------------------------
 
 

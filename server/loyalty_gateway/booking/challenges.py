@@ -88,10 +88,11 @@ def open_challenge_token(keyring: Keyring, tenant: str, token: str) -> SentCode:
 
 @dataclass(slots=True)
 class _Flight:
-    """A code on its way, by (tenant, request_id)."""
+    """A code on its way, by (tenant, request_id). `waiting` counts the callers who wait."""
 
     fingerprint: bytes
-    task: "asyncio.Task[ChallengeIssued]"
+    task: "asyncio.Task[ChallengeIssued] | None" = None
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,7 @@ class Challenges:
 
     async def finish(self, timeout_s: float) -> None:
         """Waits for the codes on their way; what is left then is lost, as after a crash."""
-        tasks = [flight.task for flight in self._flights.values()]
+        tasks = [flight.task for flight in self._flights.values() if flight.task is not None]
         if not tasks:
             return
         _, left = await asyncio.wait(tasks, timeout=timeout_s)
@@ -162,8 +163,13 @@ class Challenges:
             flight = self._launch(key, wish)
         elif flight.fingerprint != wish.challenge.fingerprint:
             raise _reused(wish)
+        assert flight.task is not None
         timeout_s = max(0.0, call.deadline - asyncio.get_running_loop().time())
-        done, _ = await asyncio.wait({flight.task}, timeout=timeout_s)
+        flight.waiting += 1
+        try:
+            done, _ = await asyncio.wait({flight.task}, timeout=timeout_s)
+        finally:
+            flight.waiting -= 1
         if not done or flight.task.cancelled():
             raise _pending(wish, _UNDER_WAY, is_repeated=True)
         return flight.task.result()
@@ -227,9 +233,8 @@ class Challenges:
 
     def _launch(self, key: tuple[str, str], wish: _Wish) -> _Flight:
         """A task that no RPC owns: a caller who leaves breaks nothing off."""
-        task = asyncio.create_task(self._fly(wish))
-        flight = _Flight(wish.challenge.fingerprint, task)
-        self._flights[key] = flight
+        flight = self._flights[key] = _Flight(wish.challenge.fingerprint)
+        task = flight.task = asyncio.create_task(self._fly(flight, wish))
 
         def landed(done: asyncio.Task[ChallengeIssued]) -> None:
             del self._flights[key]
@@ -239,10 +244,14 @@ class Challenges:
         task.add_done_callback(landed)
         return flight
 
-    async def _fly(self, wish: _Wish) -> ChallengeIssued:
+    async def _fly(self, flight: _Flight, wish: _Wish) -> ChallengeIssued:
         opened = await self._journal.open_challenge(wish.challenge)
         if not opened.is_new:
             return self._tell(wish, await self._await_others(wish, opened.challenge))
+        if not flight.waiting:
+            # The journal was slow and the caller has gone: nobody waits for a code.
+            await self._settle(self._unsent(wish, StatusRow(Reason.DEADLINE_TOO_SHORT)))
+            raise _refusal(wish, Reason.DEADLINE_TOO_SHORT, "The time was over before it was sent.")
         link = wish.link
         lost: BaseException
         try:
