@@ -434,6 +434,7 @@ class TestFaults:
             ("garbage-before", "cardsapi: 200 that proves nothing: ", Fate.UNKNOWN, False),
             ("garbage-after", "cardsapi: 200 that proves nothing: ", Fate.UNKNOWN, True),
             ("truncated-after", "TRANSPORT ANSWER_BROKEN", Fate.UNKNOWN, True),
+            ("contradictory-after", "cardsapi: 200 that proves nothing: ", Fate.UNKNOWN, True),
             ("wrong-echo-after", "cardsapi: 200 that proves nothing: ", Fate.UNKNOWN, True),
             ("429", "cardsapi: HTTP 429", Fate.NOT_EXECUTED, False),
         ],

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from loyalty_gateway.domain.amounts import Amount, Money, Points
 from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.domain.operations import (
-    BOOKING_OPERATIONS,
+    CHALLENGE_OPERATIONS,
     CardFacts,
     Operation,
     Order,
@@ -65,15 +65,33 @@ class TestFacts:
         assert PROVIDERS["cashassist"] is open_adapter
 
     def test_what_it_can_do_is_its_table(self, adapter: CashassistAdapter) -> None:
-        for operation, offer in adapter.operations.items():
-            is_booking = operation in BOOKING_OPERATIONS
-            is_statement = operation is Operation.GET_POINTS_STATEMENT
-            assert offer.support is (Support.EMULATED if is_statement else Support.NATIVE)
-            way = Way(RecoveryMode.SAFE_RESEND, "resend_is_safe")
-            assert offer.ways == ((way,) if is_booking else ())
-            assert offer.undo is None
-            assert not offer.partial_amounts
-            assert offer.needed_fields == ()
+        offers = adapter.operations
+        emulated = {Operation.SEARCH_CARDS, Operation.GET_POINTS_STATEMENT}
+        assert {name for name, it in offers.items() if it.support is Support.EMULATED} == emulated
+        by_key = (Way(RecoveryMode.SAFE_RESEND, "resend_is_safe"),)
+        by_state = (Way(RecoveryMode.SAFE_RESEND),)
+        assert {name: it.ways for name, it in offers.items() if it.ways} == {
+            Operation.TOP_UP_BALANCE: by_key,
+            Operation.DEBIT_BALANCE: by_key,
+            Operation.REDEEM_POINTS: by_key,
+            Operation.CREATE_CARD: by_key,
+            Operation.CREATE_WALLET: by_key,
+            Operation.UPDATE_CARD: by_state,
+            Operation.UPDATE_WALLET: by_state,
+        }
+        assert {name for name, it in offers.items() if it.is_held_in_doubt} == {
+            Operation.UPDATE_CARD,
+            Operation.UPDATE_WALLET,
+        }
+        assert CHALLENGE_OPERATIONS - set(offers) == {Operation.VERIFY_CREDENTIALS}
+        assert not any(it.undo or it.partial_amounts for it in offers.values())
+        assert not set(adapter.unsupported_notes) & set(offers)
+
+    def test_every_promise_that_an_offer_rests_on_is_described(
+        self, adapter: CashassistAdapter
+    ) -> None:
+        named = {name for offer in adapter.operations.values() for name in offer.promises}
+        assert named <= set(adapter.promises) == {"resend_is_safe", "amount_echo_unit"}
 
     def test_the_target_changes_with_address_and_key_and_shows_no_key(
         self, open_connection_to: Open
@@ -122,7 +140,7 @@ class TestSettings:
         file = tmp_path / "key"
         file.write_text("sk_test_demo\n")
         adapter = open_connection_to(player.base_url, api_key=None, api_key_file=str(file))
-        assert (await adapter.get_card(Lookup(Operation.GET_CARD, CARD))).status == "ACTIVE"
+        assert (await adapter.reads.get_card(Lookup(Operation.GET_CARD, CARD))).status == "ACTIVE"
 
 
 class TestBookings:
@@ -254,7 +272,7 @@ class TestBookings:
         self, player: CashassistPlayer, adapter: CashassistAdapter
     ) -> None:
         player.stage.settings = Settings(rate_limit_per_minute=1)
-        await adapter.get_card(Lookup(Operation.GET_CARD, CARD))
+        await adapter.reads.get_card(Lookup(Operation.GET_CARD, CARD))
         error = await refused(adapter, Send(order(), KEY, 1))
         assert (error.status.reason, error.http_status) == (Reason.PROVIDER_RATE_LIMITED, 429)
         assert (error.status.fate, error.status.is_refusal) == (Fate.NOT_EXECUTED, False)
@@ -315,7 +333,7 @@ class TestFaults:
 
     async def test_a_read_may_be_asked_to_fail_too(self, adapter: CashassistAdapter) -> None:
         with pytest.raises(ProviderError) as caught:
-            await adapter.get_card(Lookup(Operation.GET_CARD, CARD, fault="500-before"))
+            await adapter.reads.get_card(Lookup(Operation.GET_CARD, CARD, fault="500-before"))
         assert caught.value.status.reason is Reason.PROVIDER_INTERNAL
 
 
@@ -423,7 +441,7 @@ class TestAnswersThatProveNothing:
 class TestReads:
     async def test_a_card_has_both_its_balances(self, adapter: CashassistAdapter) -> None:
         for operation in (Operation.GET_CARD, Operation.GET_BALANCE):
-            card = await adapter.get_card(Lookup(operation, CARD))
+            card = await adapter.reads.get_card(Lookup(operation, CARD))
             assert isinstance(card, CardFacts)
             assert (card.holder.display_name, card.status) == ("Max Muster", "ACTIVE")
             assert [balance.amount for balance in card.balances] == [
@@ -433,7 +451,7 @@ class TestReads:
 
     async def test_an_unknown_card_is_not_found(self, adapter: CashassistAdapter) -> None:
         with pytest.raises(ProviderError) as caught:
-            await adapter.get_card(Lookup(Operation.GET_CARD, "99999"))
+            await adapter.reads.get_card(Lookup(Operation.GET_CARD, "99999"))
         assert caught.value.status.reason is Reason.ACCOUNT_NOT_FOUND
         assert caught.value.provider_code == "card_not_found"
         assert "99999" not in str(vars(caught.value))
@@ -443,7 +461,7 @@ class TestReads:
     ) -> None:
         for odd in ("../info?id=10472", "10472&id=10480", "10472#", "a b+c%20", "é@ü", "1\r\nx: y"):
             with pytest.raises(ProviderError) as caught:
-                await adapter.get_card(Lookup(Operation.GET_CARD, odd))
+                await adapter.reads.get_card(Lookup(Operation.GET_CARD, odd))
             assert caught.value.provider_code == "card_not_found"
         assert {exchange.path for exchange in player.stage.exchanges} == {
             "/v1/cashassist/loyalty-cards/info"
@@ -455,7 +473,7 @@ class TestReads:
         references: list[str] = []
         cursor = ""
         while True:
-            page = await adapter.list_transactions(
+            page = await adapter.reads.list_transactions(
                 Lookup(Operation.LIST_TRANSACTIONS, CARD, page_size=2, cursor=cursor)
             )
             assert isinstance(page, TransactionPage)
@@ -469,14 +487,16 @@ class TestReads:
     async def test_a_large_page_is_cut_to_the_vendors_limit(
         self, adapter: CashassistAdapter, player: CashassistPlayer
     ) -> None:
-        await adapter.list_transactions(Lookup(Operation.LIST_TRANSACTIONS, CARD, page_size=200))
+        await adapter.reads.list_transactions(
+            Lookup(Operation.LIST_TRANSACTIONS, CARD, page_size=200)
+        )
         assert not player.stage.violations
 
     async def test_our_own_booking_is_found_by_its_outbound_id(
         self, adapter: CashassistAdapter
     ) -> None:
         done = await adapter.book(Send(order(Operation.REDEEM_POINTS), KEY, 1))
-        page = await adapter.list_transactions(Lookup(Operation.LIST_TRANSACTIONS, CARD))
+        page = await adapter.reads.list_transactions(Lookup(Operation.LIST_TRANSACTIONS, CARD))
         newest = page.transactions[0]
         assert newest.outbound_id == KEY
         assert newest.reference == done.receipt.references[0].value
@@ -486,8 +506,10 @@ class TestReads:
         self, adapter: CashassistAdapter
     ) -> None:
         lookup = Lookup(Operation.LIST_TRANSACTIONS, CARD)
-        times = sorted(line.time for line in (await adapter.list_transactions(lookup)).transactions)
-        page = await adapter.list_transactions(
+        times = sorted(
+            line.time for line in (await adapter.reads.list_transactions(lookup)).transactions
+        )
+        page = await adapter.reads.list_transactions(
             Lookup(Operation.LIST_TRANSACTIONS, CARD, start=times[1], end=times[-1])
         )
         assert sorted(line.time for line in page.transactions) == times[1:-1]
@@ -498,7 +520,7 @@ class TestStatements:
 
     async def test_a_statement_adds_up(self, adapter: CashassistAdapter) -> None:
         await adapter.book(Send(order(Operation.REDEEM_POINTS), KEY, 1))
-        found = await adapter.get_points_statement(
+        found = await adapter.reads.get_points_statement(
             Lookup(Operation.GET_POINTS_STATEMENT, CARD, *self.YEAR)
         )
         assert found.opening == 0
@@ -512,7 +534,7 @@ class TestStatements:
     async def test_an_interval_without_a_line_knows_its_sums_only(
         self, adapter: CashassistAdapter
     ) -> None:
-        found = await adapter.get_points_statement(
+        found = await adapter.reads.get_points_statement(
             Lookup(
                 Operation.GET_POINTS_STATEMENT,
                 CARD,
@@ -525,7 +547,7 @@ class TestStatements:
     async def statement(self, open_connection_to: Open, script: Script) -> PointsStatement:
         async with running(script) as server:
             adapter = open_connection_to(f"http://127.0.0.1:{server.port}")
-            return await adapter.get_points_statement(
+            return await adapter.reads.get_points_statement(
                 Lookup(Operation.GET_POINTS_STATEMENT, CARD, *self.YEAR)
             )
 
@@ -657,7 +679,7 @@ class TestCanary:
                     sale = Sale(ticket_number=self.CARD)
                     send = Send(order(card=self.CARD, sale=sale), KEY, 1)
                     lookup = Lookup(Operation.GET_CARD, self.CARD)
-                    for call in (adapter.book(send), adapter.get_card(lookup)):
+                    for call in (adapter.book(send), adapter.reads.get_card(lookup)):
                         try:
                             done = await call
                             shown.append(f"{done!r}".replace(f"account_id='{self.CARD}'", ""))

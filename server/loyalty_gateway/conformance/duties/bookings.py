@@ -11,7 +11,7 @@ from loyalty_gateway.conformance.samples import MONEY_MINOR, POINTS, sample_of
 from loyalty_gateway.conformance.stage import Ask, Stage
 from loyalty_gateway.conformance.subject import Subject
 from loyalty_gateway.domain.amounts import Amount, Money, Points
-from loyalty_gateway.domain.operations import Operation, Order
+from loyalty_gateway.domain.operations import CREATE_OPERATIONS, Operation, Order
 from loyalty_gateway.providers.port import Adapter, Executed, ProviderError
 
 AMOUNTS: Final = 24
@@ -98,7 +98,8 @@ def _units(amount: Amount) -> int:
 
 
 def _has_amount(subject: Subject, adapter: Adapter, operation: Operation) -> bool:
-    if not to_bookings(subject, adapter, operation):
+    is_about_value = operation not in CREATE_OPERATIONS | STATE_OPERATIONS
+    if not is_about_value or not to_bookings(subject, adapter, operation):
         return False
     sample = subject.samples.get(operation)
     content = sample_of(subject, adapter, operation) if sample is None else sample

@@ -1,32 +1,27 @@
 """CashAssist's verbs as the port wants them; it never retries, stores or decides on a booking."""
 
 import hashlib
-import uuid
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from pydantic import Field, SecretStr
 
 from loyalty_gateway.domain.accounts import mask_account_id
-from loyalty_gateway.domain.amounts import CURRENCY_EXPONENTS, Money
+from loyalty_gateway.domain.amounts import CURRENCY_EXPONENTS
 from loyalty_gateway.domain.errors import Reason
 from loyalty_gateway.domain.operations import (
-    CardFacts,
+    AMOUNT_ECHO_UNIT,
     Operation,
-    Order,
-    PointsStatement,
     RecoveryMode,
-    Sale,
     Support,
-    Transaction,
-    TransactionKind,
-    TransactionPage,
 )
-from loyalty_gateway.providers.answers import Dialect, Document, read_document
-from loyalty_gateway.providers.cashassist import status, wire
-from loyalty_gateway.providers.cashassist.wire import HistoryPage
+from loyalty_gateway.providers.answers import Document
+from loyalty_gateway.providers.cashassist import wire
+from loyalty_gateway.providers.cashassist.channel import DIALECT, Channel
+from loyalty_gateway.providers.cashassist.holders import Holders
+from loyalty_gateway.providers.cashassist.proofs import Proofs
+from loyalty_gateway.providers.cashassist.reads import Reads
 from loyalty_gateway.providers.connection import (
     AdapterSettingsError,
     Connection,
@@ -38,7 +33,6 @@ from loyalty_gateway.providers.connection import (
     read_secret,
     read_settings,
 )
-from loyalty_gateway.providers.http import HttpAnswer
 from loyalty_gateway.providers.port import (
     Check,
     Executed,
@@ -46,28 +40,13 @@ from loyalty_gateway.providers.port import (
     NotShown,
     Offer,
     PromiseFacts,
-    ProviderError,
     Send,
     Way,
 )
 
-Found = TypeVar("Found")
-
 RESEND_IS_SAFE: Final = "resend_is_safe"
-STATEMENT_PAGES_MAX: Final = 20
-PROOF_MINOR: Final = 1
 CHECKED_CARD: Final = "0"
 """A card that nobody has; asking for it shows whether the key is accepted."""
-
-DIALECT: Final = Dialect(
-    provider="cashassist",
-    status=status.STATUS,
-    default=status.DEFAULT,
-    unreadable=status.UNREADABLE,
-    documented=status.DOCUMENTED,
-    find_code=wire.decode_error_code,
-    describe=wire.describe,
-)
 
 
 class Settings(ConnectionSettings):
@@ -78,7 +57,7 @@ class Settings(ConnectionSettings):
     currency: str = "CHF"
     """The currency of every account behind this key; the vendor's answers may not name it."""
     proof_card: str = Field(default="", max_length=64, repr=False)
-    """A card that promises may be proven on; each proof leaves a top-up of 0.01 on it."""
+    """A card that promises may be proven on; each proof leaves top-ups of 0.01 on it."""
 
 
 class CashassistAdapter:
@@ -92,26 +71,29 @@ class CashassistAdapter:
     points_unit = ""
     promises: Mapping[str, PromiseFacts] = {
         RESEND_IS_SAFE: PromiseFacts("a booking that is sent twice with one key is booked once"),
+        AMOUNT_ECHO_UNIT: PromiseFacts(
+            "the amount in the answer to a booking is in the unit that it was asked in"
+        ),
     }
-    unsupported_notes: Mapping[Operation, str] = {}
+    unsupported_notes: Mapping[Operation, str] = {
+        Operation.LINK_ACCOUNT: "linking is what VerifyChallenge with LINK_CARD does",
+        Operation.EARN_POINTS: "points come from sales at the provider's own tills",
+        Operation.REVERSE_POINTS: "the provider undoes nothing; book the opposite",
+    }
 
     def __init__(self, connection: Connection, settings: Settings, api_key: str) -> None:
         self.currency = settings.currency
         credential = hashlib.sha256(b"cashassist api key: " + api_key.encode()).hexdigest()[:16]
         self.target = f"{settings.base_url}|{credential}"
-        self.operations: Mapping[Operation, Offer] = {
-            Operation.GET_CARD: Offer(self.get_card),
-            Operation.GET_BALANCE: Offer(self.get_card),
-            Operation.LIST_TRANSACTIONS: Offer(self.list_transactions),
-            Operation.GET_POINTS_STATEMENT: Offer(self.get_points_statement, Support.EMULATED),
-            **{
-                operation: Offer(self.book, ways=(Way(RecoveryMode.SAFE_RESEND, RESEND_IS_SAFE),))
-                for operation in wire.ROUTES
-            },
-        }
-        self._connection = connection
-        self._headers = ((wire.API_KEY_HEADER, api_key),)
+        self._channel = Channel(connection, api_key)
+        self.reads = Reads(self._channel, settings.currency)
+        self.holders = Holders(self._channel, settings.currency)
         self._proof_card = settings.proof_card
+        self.operations: Mapping[Operation, Offer] = {
+            **self._reading(),
+            **self._booking(),
+            **self._proving_persons(),
+        }
 
     async def book(self, send: Send) -> Executed:
         """A top-up, a debit or a redemption, by one request that carries the outbound id as key.
@@ -134,7 +116,6 @@ class CashassistAdapter:
                 f"key {send.outbound_id}"
             ),
             headers=(
-                *self._headers,
                 ("content-type", "application/json"),
                 (wire.KEY_HEADER, send.outbound_id),
             ),
@@ -142,182 +123,133 @@ class CashassistAdapter:
             fault=send.fault,
         )
 
-        def read(answer: HttpAnswer) -> Executed:
-            document = read_document(answer)
-            receipt = DIALECT.read(
-                call,
-                order.account_id,
+        def decode(document: Document) -> Executed:
+            receipt = wire.decode_booking(
                 document,
-                lambda: wire.decode_booking(
-                    document,
-                    order.operation,
-                    order.account_id,
-                    asked,
-                    send.outbound_id,
-                    self.currency,
-                ),
+                order.operation,
+                order.account_id,
+                asked,
+                send.outbound_id,
+                self.currency,
             )
             return Executed(
                 receipt,
-                http_status=answer.status,
+                http_status=document.answer.status,
                 rule="cashassist: 200, complete, and the echo fits",
                 request_text=call.request_text,
                 answer_text=DIALECT.show(document, order.account_id),
             )
 
-        return await self._connection.exchange(call, read)
-
-    async def get_card(self, lookup: Lookup) -> CardFacts:
-        """The card with both its balances.
-
-        Raises:
-            ProviderError: by the TRANSPORT or STATUS table, or for an unreadable answer.
-        """
-        return await self._get(
-            lookup,
-            wire.INFO,
-            (),
-            lambda document: wire.decode_card(
-                document, lookup.account_id, self.currency, datetime.now(UTC)
-            ),
-        )
-
-    async def list_transactions(self, lookup: Lookup) -> TransactionPage:
-        """One page of history; the cursor is the vendor's own.
-
-        Raises:
-            ProviderError: by the TRANSPORT or STATUS table, or for an unreadable answer.
-        """
-        return (await self._get_history(lookup)).page
-
-    async def get_points_statement(self, lookup: Lookup) -> PointsStatement:
-        """Sums over [start, end), added up from at most 20 of the vendor's pages.
-
-        Raises:
-            ProviderError: as for a page of history; REQUEST_INVALID for a longer interval.
-        """
-        transactions: list[Transaction] = []
-        points_after: list[int] = []
-        cursor = ""
-        for _ in range(STATEMENT_PAGES_MAX):
-            history = await self._get_history(
-                Lookup(
-                    lookup.operation,
-                    lookup.account_id,
-                    start=lookup.start,
-                    end=lookup.end,
-                    page_size=wire.PAGE_MAX,
-                    cursor=cursor,
-                    fault=lookup.fault if not cursor else "",
-                )
-            )
-            transactions.extend(history.page.transactions)
-            points_after.extend(history.points_after)
-            cursor = history.page.next_cursor
-            if not cursor:
-                return _statement(transactions, points_after)
-        raise ProviderError(
-            status.TOO_LONG,
-            f"the interval spans more than {STATEMENT_PAGES_MAX} pages of the provider's history; "
-            "ask for a shorter one",
-            rule=f"a statement is made of at most {STATEMENT_PAGES_MAX} pages",
-        )
+        return await self._channel.send(call, order.account_id, decode)
 
     async def prove(self, promise: str) -> str:
-        """Books 0.01 on the proof card twice with one key and looks for one effect.
+        """Books 0.01 on the proof card twice and looks at what came of it.
 
         Raises:
             ProviderError: the vendor could not be asked.
             NotShown: there is no proof card.
             LookupError: the promise does not hold.
         """
-        if promise != RESEND_IS_SAFE:
+        proofs = Proofs(
+            self._proof_card,
+            self.currency,
+            self.book,
+            lambda key: self.reads.get_history(
+                Lookup(Operation.LIST_TRANSACTIONS, self._proof_card), ((wire.KEY_ECHO, key),)
+            ),
+        )
+        ways: Mapping[str, Callable[[], Awaitable[str]]] = {
+            RESEND_IS_SAFE: proofs.show_resend_is_safe,
+            AMOUNT_ECHO_UNIT: proofs.show_amount_echo_unit,
+        }
+        if promise not in ways:
             raise NotShown(f"{self.provider} makes no promise called {promise}")
         if not self._proof_card:
             raise NotShown("the setting proof_card names no card to prove this on")
-        order = Order(
-            Operation.TOP_UP_BALANCE,
-            self._proof_card,
-            Money(self.currency, PROOF_MINOR),
-            sale=Sale(ticket_number="promise-proof"),
-        )
-        key = str(uuid.uuid4())
-        first = (await self.book(Send(order, key, 1))).receipt
-        second = (await self.book(Send(order, key, 2))).receipt
-        history = await self._get_history(
-            Lookup(Operation.LIST_TRANSACTIONS, self._proof_card), (("idempotencyKey", key),)
-        )
-        effects = [line.reference for line in history.page.transactions]
-        number = first.references[0].value
-        if not second.is_replay or second.references != first.references or effects != [number]:
-            raise LookupError(
-                f"the same top-up sent twice with one key was answered with {number} and "
-                f"{second.references[0].value}, the second "
-                f"{'marked' if second.is_replay else 'not marked'} as a replay; "
-                f"the history holds {len(effects)} bookings of that key"
-            )
-        return (
-            f"a top-up of {order.asked} on {mask_account_id(self._proof_card)} was sent twice "
-            f"with key {key}: both answers name {number}, the second as a replay, and the "
-            "history holds it once"
-        )
+        return await ways[promise]()
 
     async def check(self) -> Check:
         """Reads the proof card, or one that cannot exist: an answer about it shows the key right.
 
         Never raises ProviderError: it is what the check tells.
         """
+        card = self._proof_card or CHECKED_CARD
         return await check_connection(
-            lambda: self.get_card(Lookup(Operation.GET_CARD, self._proof_card or CHECKED_CARD)),
-            self._connection,
+            lambda: self.reads.get_card(Lookup(Operation.GET_CARD, card)),
+            self._channel.connection,
             proving=(Reason.ACCOUNT_NOT_FOUND, Reason.ACCOUNT_NOT_ACTIVE),
         )
 
     async def close(self) -> None:
         """Ends every connection to the vendor."""
-        await self._connection.close()
+        await self._channel.connection.close()
 
-    async def _get_history(
-        self, lookup: Lookup, more: tuple[tuple[str, str], ...] = ()
-    ) -> HistoryPage:
-        query: list[tuple[str, str]] = [("limit", str(min(lookup.page_size, wire.PAGE_MAX)))]
-        if lookup.start is not None:
-            query.append(("from", wire.encode_time(lookup.start)))
-        if lookup.end is not None:
-            query.append(("to", wire.encode_time(lookup.end)))
-        if lookup.cursor:
-            query.append(("cursor", lookup.cursor))
-        return await self._get(
-            lookup,
-            wire.TRANSACTIONS,
-            (*query, *more),
-            lambda document: wire.decode_transactions(
-                document, lookup.account_id, self.currency
-            ).within(lookup.start, lookup.end),
+    def _reading(self) -> Mapping[Operation, Offer]:
+        reads = self.reads
+        return {
+            Operation.SEARCH_CARDS: Offer(
+                reads.search_cards,
+                Support.EMULATED,
+                needed_fields=("scan",),
+                note="the number that was read is taken for the card's id, and asked for",
+            ),
+            Operation.GET_CARD: Offer(reads.get_card),
+            Operation.GET_WALLET: Offer(reads.get_card),
+            Operation.GET_BALANCE: Offer(reads.get_card),
+            Operation.LIST_TRANSACTIONS: Offer(reads.list_transactions),
+            Operation.LIST_TRANSACTION_ITEMS: Offer(
+                reads.list_items,
+                note="the provider does not compare the transaction with the account",
+            ),
+            Operation.GET_POINTS_STATEMENT: Offer(
+                reads.get_points_statement,
+                Support.EMULATED,
+                note="added up from the provider's history",
+            ),
+        }
+
+    def _booking(self) -> Mapping[Operation, Offer]:
+        by_key = (Way(RecoveryMode.SAFE_RESEND, RESEND_IS_SAFE),)
+        new = Offer(
+            self.holders.create,
+            ways=by_key,
+            prepare=self.holders.check_new,
+            needed_fields=("proof_token",),
+            note="takes the proof_token of a SIGN_UP, and only a name beside it",
         )
-
-    async def _get(
-        self,
-        lookup: Lookup,
-        route: str,
-        query: tuple[tuple[str, str], ...],
-        decode: Callable[[Document], Found],
-    ) -> Found:
-        call = VendorCall(
-            operation=lookup.operation,
-            method="GET",
-            route=route,
-            request_text=f"GET {route}",
-            query=(("id", lookup.account_id), *query),
-            headers=self._headers,
-            fault=lookup.fault,
+        change = Offer(
+            self.holders.update,
+            # No key is documented for an update. It sets a state, so it may be sent again; but
+            # a later one must not be overtaken by it.
+            ways=(Way(RecoveryMode.SAFE_RESEND),),
+            is_held_in_doubt=True,
+            prepare=self.holders.check_change,
+            note=(
+                "changes given_name, family_name, email, phone and birth_date; a display_name "
+                "cannot be changed, and nothing can be cleared"
+            ),
         )
+        return {
+            **{operation: Offer(self.book, ways=by_key) for operation in wire.ROUTES},
+            Operation.CREATE_CARD: new,
+            Operation.CREATE_WALLET: new,
+            Operation.UPDATE_CARD: change,
+            Operation.UPDATE_WALLET: change,
+        }
 
-        def read(answer: HttpAnswer) -> Found:
-            document = read_document(answer)
-            return DIALECT.read(call, lookup.account_id, document, lambda: decode(document))
-
-        return await self._connection.exchange(call, read)
+    def _proving_persons(self) -> Mapping[Operation, Offer]:
+        return {
+            Operation.VERIFY_CARD_OWNERSHIP: Offer(self.holders.check_receipt),
+            Operation.CREATE_CHALLENGE: Offer(
+                self.holders.send_code,
+                needed_fields=("phone",),
+                note=(
+                    "LINK_CARD and SIGN_UP; a sign-up needs profile.given_name and "
+                    "profile.family_name"
+                ),
+            ),
+            Operation.VERIFY_CHALLENGE: Offer(self.holders.check_code),
+        }
 
 
 def open_adapter(connection: str, settings: Mapping[str, Any], profile: str) -> CashassistAdapter:
@@ -333,40 +265,3 @@ def open_adapter(connection: str, settings: Mapping[str, Any], profile: str) -> 
     return CashassistAdapter(
         open_connection(connection, checked, is_sandbox=profile == "sandbox"), checked, api_key
     )
-
-
-def _statement(transactions: list[Transaction], points_after: list[int]) -> PointsStatement:
-    """The sums of a whole interval, newest line first.
-
-    What the vendor leaves out stays unknown: where one line does not tell its points no sum is
-    known, and the opening is told only where it explains the closing.
-    """
-    if not transactions:
-        return PointsStatement(earned=0, redeemed=0, other=0)
-    closing = _non_negative(points_after[0])
-    earned = redeemed = other = 0
-    moved = 0
-    for line in transactions:
-        if line.points is None:
-            return PointsStatement(closing=closing)
-        moved += line.points
-        if line.kind is TransactionKind.CORRECTION or line.kind is TransactionKind.OTHER:
-            other += abs(line.points)
-        elif line.points >= 0:
-            earned += line.points
-        else:
-            redeemed -= line.points
-    oldest = transactions[-1].points
-    assert oldest is not None, "every line told its points"
-    opening = points_after[-1] - oldest
-    return PointsStatement(
-        opening=_non_negative(opening) if opening + moved == points_after[0] else None,
-        earned=earned,
-        redeemed=redeemed,
-        other=other,
-        closing=closing,
-    )
-
-
-def _non_negative(points: int) -> int | None:
-    return points if points >= 0 else None

@@ -7,6 +7,7 @@ reference could not be read. A refusal counts as one only because it is listed h
 from typing import Final
 
 from loyalty_gateway.domain.errors import Fate, Proves, Reason
+from loyalty_gateway.domain.operations import Operation
 from loyalty_gateway.providers.port import StatusRow
 from loyalty_gateway.providers.status import StatusTable
 
@@ -45,6 +46,9 @@ def _not_booked(reason: Reason) -> StatusRow:
 
 DEFAULT: Final = StatusRow(Reason.PROVIDER_INTERNAL)
 
+NOT_THEIR_RECEIPT: Final = _refusal(Reason.PROVIDER_DECLINED)
+"""The vendor's no to the question whether a receipt belongs to a card: an answer, no failure."""
+
 STATUS: Final[StatusTable] = {
     (None, "invalid_request"): _refusal(Reason.PROVIDER_REJECTED_ARGUMENT),
     # The adapter sends a key with every booking; without one it is our own mistake.
@@ -66,12 +70,24 @@ STATUS: Final[StatusTable] = {
     # The first request with our key still runs at the vendor.
     (None, "request_in_progress"): StatusRow(Reason.PROVIDER_PENDING),
     (None, "internal_error"): StatusRow(Reason.PROVIDER_INTERNAL),
-    # Codes of endpoints that have no booking: as the answer to one they would prove nothing.
+    # What is asked for under these numbers, codes and receipts has no effect; as the answer to
+    # any other booking they would prove nothing.
     (None, "transaction_not_found"): StatusRow(Reason.NOT_FOUND),
     (None, "verification_not_found"): StatusRow(Reason.CODE_EXPIRED),
     (None, "code_invalid"): StatusRow(Reason.CODE_INVALID),
     (None, "receipt_mismatch"): StatusRow(Reason.PROVIDER_DECLINED),
     (None, "card_exists"): StatusRow(Reason.ACCOUNT_ALREADY_EXISTS),
+    (Operation.VERIFY_CHALLENGE, "verification_not_found"): _refusal(Reason.CODE_EXPIRED),
+    (Operation.VERIFY_CHALLENGE, "code_invalid"): _refusal(Reason.CODE_INVALID),
+    (Operation.VERIFY_CARD_OWNERSHIP, "receipt_mismatch"): NOT_THEIR_RECEIPT,
+    # A number that has a card gets no second one, neither at sign-up nor afterwards.
+    (Operation.CREATE_CHALLENGE, "card_exists"): _refusal(Reason.ACCOUNT_ALREADY_EXISTS),
+    (Operation.CREATE_CARD, "card_exists"): _refusal(Reason.ACCOUNT_ALREADY_EXISTS),
+    (Operation.CREATE_WALLET, "card_exists"): _refusal(Reason.ACCOUNT_ALREADY_EXISTS),
+    # There is no code for a sign-up token that is unknown, used or too old. That it is refused
+    # as a code is, is assumed.
+    (Operation.CREATE_CARD, "code_invalid"): _refusal(Reason.CODE_EXPIRED),
+    (Operation.CREATE_WALLET, "code_invalid"): _refusal(Reason.CODE_EXPIRED),
 }
 
 UNREADABLE: Final = StatusRow(Reason.PROVIDER_ANSWER_UNREADABLE)
@@ -79,3 +95,9 @@ UNREADABLE: Final = StatusRow(Reason.PROVIDER_ANSWER_UNREADABLE)
 
 TOO_LONG: Final = StatusRow(Reason.REQUEST_INVALID, Fate.NOT_EXECUTED)
 """A statement over more of the vendor's pages than one call may read; only reads meet it."""
+
+INVALID: Final = _refusal(Reason.REQUEST_INVALID)
+"""The request holds something that this vendor has no place for; nothing was sent."""
+
+FIELD_MISSING: Final = _refusal(Reason.FIELD_REQUIRED_BY_PROVIDER)
+"""The request lacks something that this vendor cannot do without; nothing was sent."""

@@ -21,6 +21,7 @@ from loyalty_gateway.domain.operations import (
     Reference,
     Sale,
     Transaction,
+    TransactionItem,
     TransactionKind,
     TransactionPage,
 )
@@ -37,6 +38,7 @@ from loyalty_gateway.providers.answers import (
 CARDS: Final = "/cashassist/loyalty-cards"
 INFO: Final = f"{CARDS}/info"
 TRANSACTIONS: Final = f"{CARDS}/transactions"
+ITEMS: Final = f"{CARDS}/transactions/items"
 ROUTES: Final = {
     Operation.TOP_UP_BALANCE: f"{CARDS}/refill",
     Operation.DEBIT_BALANCE: f"{CARDS}/withdraw",
@@ -44,6 +46,7 @@ ROUTES: Final = {
 }
 API_KEY_HEADER: Final = "x-api-key"
 KEY_HEADER: Final = "Idempotency-Key"
+KEY_ECHO: Final = "idempotencyKey"
 REPLAYED_HEADER: Final = "idempotent-replayed"
 
 TRANSACTION_ID: Final = "transaction_id"
@@ -71,7 +74,7 @@ _SHOWN: Final = (
     "balanceAfter",
     "pointsAfter",
     "bookedAt",
-    "idempotencyKey",
+    KEY_ECHO,
 )
 
 
@@ -149,7 +152,7 @@ def decode_booking(
     _check_account(booked, account_id)
     if read_text(booked, "type") != _BOOKED_AS[operation]:
         raise UnreadableAnswer("the answer is to another kind of booking")
-    if "idempotencyKey" in booked and read_text(booked, "idempotencyKey") != outbound_id:
+    if KEY_ECHO in booked and read_text(booked, KEY_ECHO) != outbound_id:
         raise UnreadableAnswer("the answer is to another booking")
     # Which sign a withdrawal has in the echo is not documented; only its size is kept.
     echoed: Amount | None = None
@@ -164,8 +167,13 @@ def decode_booking(
         balances_after=_balances(
             booked, "balanceAfter", "pointsAfter", currency, read_time(booked, "bookedAt")
         ),
-        is_replay=document.answer.headers.get(REPLAYED_HEADER, "").lower() == "true",
+        is_replay=is_replay(document),
     )
+
+
+def is_replay(document: Document) -> bool:
+    """Whether the vendor marked the answer as that of an earlier request with the same key."""
+    return document.answer.headers.get(REPLAYED_HEADER, "").lower() == "true"
 
 
 def decode_card(document: Document, account_id: str, currency: str, now: datetime) -> CardFacts:
@@ -174,7 +182,15 @@ def decode_card(document: Document, account_id: str, currency: str, now: datetim
     Raises:
         UnreadableAnswer: a field is missing or is not what it should be.
     """
-    card = document.require()
+    return read_card(document.require(), account_id, currency, now)
+
+
+def read_card(card: dict[str, Any], account_id: str, currency: str, now: datetime) -> CardFacts:
+    """The card in an answer, which must be the one with this id.
+
+    Raises:
+        UnreadableAnswer: a field is missing or is not what it should be.
+    """
     _check_account(card, account_id)
     if "currency" in card and read_text(card, "currency") != currency:
         raise UnreadableAnswer("the card is in another currency than the connection")
@@ -211,6 +227,23 @@ def decode_transactions(document: Document, account_id: str, currency: str) -> H
     return HistoryPage(TransactionPage(tuple(transactions), cursor or ""), tuple(points_after))
 
 
+def decode_items(
+    document: Document, transaction_id: str, currency: str
+) -> tuple[TransactionItem, ...]:
+    """The till lines behind one transaction; the vendor has no pages of them.
+
+    Raises:
+        UnreadableAnswer: a line is not what it should be, or of another transaction.
+    """
+    found = document.require()
+    if found.get("transactionId") != transaction_id:
+        raise UnreadableAnswer("the answer is about another transaction")
+    lines = found.get("items")
+    if not isinstance(lines, list):
+        raise UnreadableAnswer("items is no list")
+    return tuple(_item(line, currency) for line in lines)
+
+
 def decode_error_code(document: Document) -> str:
     """The vendor's code in an error answer, or nothing where there is none to be believed."""
     error = (document.fields or {}).get("error")
@@ -232,6 +265,20 @@ def describe(document: Document) -> list[tuple[str, str]]:
     if code := decode_error_code(document):
         shown.append(("error.code", code))
     return shown
+
+
+def _item(line: object, currency: str) -> TransactionItem:
+    if not isinstance(line, dict):
+        raise UnreadableAnswer("an item is no object")
+    quantity = line.get("quantity")
+    if isinstance(quantity, bool) or not isinstance(quantity, int | Decimal):
+        raise UnreadableAnswer("quantity is missing or no number")
+    return TransactionItem(
+        position=read_whole_number(line, "line"),
+        description=read_text(line, "description", is_empty_allowed=True),
+        quantity=Decimal(quantity),
+        amount=read_money(line, "total", currency),
+    )
 
 
 def _transaction(line: dict[str, Any], currency: str) -> Transaction:
@@ -260,7 +307,7 @@ def _transaction(line: dict[str, Any], currency: str) -> Transaction:
         money=money,
         points=points,
         balances_after=_balances(line, "balanceAfter", "pointsAfter", currency, time),
-        outbound_id=read_text(line, "idempotencyKey") if "idempotencyKey" in line else "",
+        outbound_id=read_text(line, KEY_ECHO) if KEY_ECHO in line else "",
     )
 
 

@@ -341,11 +341,14 @@ def _post(book: Book, entry: Entry, change: Change) -> Effect:
 
 def _members(answer: Answer) -> dict[str, Any]:
     """The fields of an answer, its amounts as they are written."""
-    decoded: Any = exact.decode(answer.body)
-    return {
-        name: Minor(exact.minor_units(value)) if isinstance(value, Decimal) else value
-        for name, value in decoded.items()
-    }
+
+    def written(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: written(member) for name, member in value.items()}
+        return Minor(exact.minor_units(value)) if isinstance(value, Decimal) else value
+
+    members: dict[str, Any] = written(exact.decode(answer.body))
+    return members
 
 
 def _receipts(card: SandboxCard, seed: int) -> list[dict[str, Any]]:
