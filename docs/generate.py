@@ -102,6 +102,33 @@ group_id = 1
 # proven_on = "2026-01-31"
 # evidence = "same ticket sent twice to the vendor's test system: the card was debited once"
 
+[connections.loyalife]
+provider = "loyalife"
+display_name = "Loyalife, points programme"
+# paused = false
+# The vendor's own settings. The vendor writes times without a zone, so ask for the deployment's.
+base_url = "https://loyalife-api.example"
+client_id = "programme-client-id"
+client_secret_file = "/run/secrets/loyalife-client-secret"
+program_id = 19
+currency = "EUR"
+time_zone = "Asia/Kolkata"
+# Where points are redeemed, and for what, when a sale does not say.
+merchant_name = "Main shop"
+redemption_kind = "gift-card"
+# redemption_kinds = { lounge = 41 }
+# What the programme's own codes mean, over the documented and the assumed ones.
+# codes = { "1301" = "insufficient_points" }
+# proof_member = "a-test-member"
+# proof_product = "RETAIL001"
+
+# A redemption has no key of ours: until one of two things is known, a lost answer waits for a
+# person. `loyalty prove` shows the first; that nobody else books can only be declared.
+# [connections.loyalife.promises.merchant_name_may_carry_tag]
+# value = true
+# proven_on = "2026-01-31"
+# evidence = "a redemption was found in the statement by its tag, and reversed"
+
 [connections.openloyaltypay]
 provider = "openloyaltypay"
 display_name = "PayWizard openLoyaltyPay, gift cards"

@@ -139,10 +139,6 @@ class LoyalifePlayer(Player):
         is_reversal = booking.operation == "reversalPoints"
         return self.speech.refusal("302" if is_reversal else "E201").answer
 
-    def reused_key(self, booking: Booking) -> Answer:
-        is_reversal = booking.operation == "reversalPoints"
-        return self.speech.refusal("304" if is_reversal else "E201").answer
-
     def key_in_progress(self, booking: Booking) -> Answer:
         return self.internal_error()
 
