@@ -142,14 +142,6 @@ class LoyalifeAdapter:
         points, statements = self.points, self.statements
         return {
             Operation.GET_BALANCE: Offer(points.get_balance),
-            Operation.EARN_POINTS: Offer(
-                points.earn,
-                ways=(Way(RecoveryMode.SAFE_RESEND, IDEMPOTENCY_KEY_DEDUPES),),
-                prepare=points.prepare_day,
-                undo=Operation.REVERSE_POINTS,
-                needed_fields=("purchase",),
-                note="points are made by the provider's rules, may be none, and are not answered",
-            ),
             Operation.REDEEM_POINTS: Offer(
                 points.redeem,
                 ways=(
@@ -164,6 +156,14 @@ class LoyalifeAdapter:
                 is_held_in_doubt=True,
                 needed_fields=needed_for_redemption(self._settings),
                 note=f"redemption_kind is one of {', '.join(self._settings.kinds)}",
+            ),
+            Operation.EARN_POINTS: Offer(
+                points.earn,
+                ways=(Way(RecoveryMode.SAFE_RESEND, IDEMPOTENCY_KEY_DEDUPES),),
+                prepare=points.prepare_day,
+                undo=Operation.REVERSE_POINTS,
+                needed_fields=("purchase",),
+                note="points are made by the provider's rules, may be none, and are not answered",
             ),
             Operation.REVERSE_POINTS: Offer(
                 points.reverse,

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final
 
 from loyalty_gateway.domain.accounts import mask_account_id
 from loyalty_gateway.domain.errors import Reason
@@ -47,9 +46,6 @@ from loyalty_gateway.providers.port import (
     Question,
     Send,
 )
-
-MEMBER_NUMBER: Final = "member_number"
-"""What an update is prepared with: the vendor's own number of the member."""
 
 
 class Members:
@@ -141,7 +137,8 @@ class Members:
             status=members.STATUSES[int(self._settings.new_member_status)],
             holder=person,
         )
-        return await self._done(send, members.CREATE, body, made)
+        executed = await self._done(send, members.CREATE, body, made)
+        return await self._with_profile(executed, order, is_new=True)
 
     async def prepare_update(self, order: Order) -> tuple[tuple[str, str], ...]:
         """The vendor's own number of the member, which its updates are keyed by.
@@ -154,7 +151,7 @@ class Members:
             answered = await self._session.exchange(asked, members.decode_member_number)
         except ProviderError as error:
             raise as_preparation(error) from error
-        return ((MEMBER_NUMBER, str(answered.value)),)
+        return ((members.MEMBER_NUMBER, str(answered.value)),)
 
     async def update(self, send: Send) -> Executed:
         """Sets what the mask names; the same update twice leaves the same profile.
@@ -163,7 +160,7 @@ class Members:
             ProviderError: by the tables, or with NOT_EXECUTED for what cannot be set.
         """
         order = send.order
-        number = order.find_prepared(MEMBER_NUMBER)
+        number = order.find_prepared(members.MEMBER_NUMBER)
         assert number, "an update is prepared with the member's number"
         try:
             body = members.encode_changes(
@@ -172,7 +169,7 @@ class Members:
         except ValueError as error:
             raise self._refused(_reason_of(error), str(error)) from error
         executed = await self._done(send, members.UPDATE, body, None)
-        return await self._with_profile(executed, order)
+        return await self._with_profile(executed, order, is_new=False)
 
     async def link(self, send: Send) -> Executed:
         """Links an account, a device or another number to a member.
@@ -199,7 +196,7 @@ class Members:
         now = datetime.now(UTC)
         try:
             answered = await self._session.exchange(
-                asked, lambda read: members.decode_member(read, order.account_id, now)
+                asked, lambda read: members.decode_profile(read, order.account_id, now)
             )
         except ProviderError as error:
             if error.status.reason is not Reason.ACCOUNT_NOT_FOUND:
@@ -210,7 +207,8 @@ class Members:
                 request_text=error.request_text,
                 answer_text=error.answer_text,
             )
-        if not members.is_same_person(answered.value, order.person or Person()):
+        number, card = answered.value
+        if not members.is_same_person(card, order.person or Person()):
             raise self._session.refuse(
                 status.CONTRADICTED,
                 answered.request_text,
@@ -218,7 +216,7 @@ class Members:
                 "a member of that number with another profile",
             )
         return Finding(
-            (Candidate(Receipt(card=answered.value), is_certain=True),),
+            (Candidate(Receipt((number,), card=card), is_certain=True),),
             http_status=answered.http_status,
             rule=f"{PROVIDER}: the member exists, with the profile that was sent",
             request_text=answered.request_text,
@@ -349,17 +347,21 @@ class Members:
             answer_text=answered.answer_text,
         )
 
-    async def _with_profile(self, executed: Executed, order: Order) -> Executed:
-        """The same, with the profile as it stands now; it has happened even if that fails."""
+    async def _with_profile(self, executed: Executed, order: Order, *, is_new: bool) -> Executed:
+        """The same, with the profile as it stands now; it has happened even if that fails.
+
+        The number of a new member is its booking's alone; one that is changed has had it before.
+        """
         asked = self._profile(order.operation, order.account_id)
         now = datetime.now(UTC)
         try:
             answered = await self._session.exchange(
-                asked, lambda read: members.decode_member(read, order.account_id, now)
+                asked, lambda read: members.decode_profile(read, order.account_id, now)
             )
         except ProviderError:
             return executed
-        return replace(executed, receipt=replace(executed.receipt, card=answered.value))
+        number, card = answered.value
+        return replace(executed, receipt=Receipt((number,) if is_new else (), card=card))
 
     async def _find(
         self, operation: Operation, name: str, value: str, fault: str = ""

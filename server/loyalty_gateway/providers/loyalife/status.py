@@ -84,13 +84,16 @@ MEANINGS: Final[Mapping[str, Mapping[Operation | None, StatusRow]]] = {
 }
 """Rows by the word for a meaning, and by operation or None for any."""
 
-HTTP: Final[Mapping[tuple[Operation | None, int], StatusRow]] = {
+HTTP: Final[Mapping[int, StatusRow]] = {
     # No valid token; the code inside is not published. It is looked at before anything else.
-    (None, 401): StatusRow(Reason.PROVIDER_CREDENTIALS_REJECTED, Fate.NOT_EXECUTED),
-    (None, 429): StatusRow(Reason.PROVIDER_RATE_LIMITED, Fate.NOT_EXECUTED),
-    (Operation.VERIFY_CHALLENGE, 400): _refusal(Reason.CODE_INVALID),
+    401: StatusRow(Reason.PROVIDER_CREDENTIALS_REJECTED, Fate.NOT_EXECUTED),
+    429: StatusRow(Reason.PROVIDER_RATE_LIMITED, Fate.NOT_EXECUTED),
 }
 """Rows that an HTTP status alone decides, whatever the body says."""
+
+WRONG_CODE: Final = StatusRow(Reason.CODE_INVALID, Fate.NOT_EXECUTED)
+"""HTTP 400 to a check of a code, with whatever code of the vendor's: "wrong or expired", says the
+page, and no more."""
 
 BELIEVED: Final = frozenset({200, 400, 404, 409, 422})
 """HTTP statuses under which a code is the vendor's word. With any other, and with 500 above all,
@@ -131,9 +134,11 @@ def find_row(
     table: StatusTable, operation: Operation, code: str, http_status: int
 ) -> tuple[StatusRow, str]:
     """The row for an answer that is no success, and the words that name it."""
-    for key in ((operation, http_status), (None, http_status)):
-        if key in HTTP:
-            return HTTP[key], f"HTTP {http_status}"
+    if http_status in HTTP:
+        return HTTP[http_status], f"HTTP {http_status}"
     if http_status not in BELIEVED:
         return DEFAULT, f"{code} under HTTP {http_status}" if code else f"HTTP {http_status}"
-    return tables.find_row(table, DEFAULT, operation, code, http_status)
+    row, rule = tables.find_row(table, DEFAULT, operation, code, http_status)
+    if row is DEFAULT and (operation, http_status) == (Operation.VERIFY_CHALLENGE, 400):
+        return WRONG_CODE, f"HTTP {http_status} to {operation}"
+    return row, rule

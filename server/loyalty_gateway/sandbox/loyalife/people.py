@@ -22,7 +22,7 @@ CODE_LIFETIME_S = 300
 FIRST_NEW_NUMBER = FIRST_MEMBER_NUMBER + len(MEMBERS)
 UNIQUE_ATTRIBUTES = ("email_id", "mobile_number")
 # Kinds of things in the books.
-LINK, CODE, COUNTER, FAILED_LOGINS = "link", "code", "counter", "failed-logins"
+CODE, COUNTER, FAILED_LOGINS, LAST_LOGIN = "code", "counter", "failed-logins", "last-login"
 
 _OWN_FIELDS = ("relation_reference", "full_name", "status")
 
@@ -82,10 +82,10 @@ def add_link(body: Body, speech: Speech) -> CarryOut:
     def work(book: Book, entry: Entry) -> Answer:
         card = member(book, body["RelationReference"], speech)
         link = {name: body[name] for name in ("SubRelationReference", "SubRelationType")}
-        key = f"{card.card_id}\n{link['SubRelationType']}\n{link['SubRelationReference']}"
-        if book.find_thing(LINK, key) is not None:
+        linked = card.detail.get("links", [])
+        if link in linked:
             raise speech.refusal("E201")
-        book.put_thing(LINK, key, {"member": card.card_id, **link, "IsActive": True})
+        book.update_card(card.card_id, detail={"links": [*linked, link]})
         return speech.success(True)
 
     return work
@@ -94,11 +94,7 @@ def add_link(body: Body, speech: Speech) -> CarryOut:
 def links(book: Pages, body: Body, speech: Speech) -> Answer:
     """What is linked to a member."""
     card = member(book, body["RelationReference"], speech)
-    found = [
-        {name: value for name, value in link.items() if name != "member"}
-        for _, _, link in book.things(LINK)
-        if link["member"] == card.card_id
-    ]
+    found = [{**link, "IsActive": True} for link in card.detail.get("links", [])]
     return speech.success(found, count=len(found))
 
 
@@ -113,8 +109,8 @@ def check_password(body: Body, speech: Speech) -> CarryOut:
         if not is_right:
             # The count has to stay, so this is an answer and not a refusal that undoes it.
             return speech.refusal("401").answer
-        last = card.detail.get("last_login")
-        book.update_card(card.card_id, detail={"last_login": speech.time(entry.now_ms)})
+        last = book.find_thing(LAST_LOGIN, card.card_id)
+        book.put_thing(LAST_LOGIN, card.card_id, speech.time(entry.now_ms))
         shown = {
             "Id": card.detail["number"],
             "FullName": card.holder,

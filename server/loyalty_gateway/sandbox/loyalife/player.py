@@ -136,11 +136,11 @@ class LoyalifePlayer(Player):
         return self.speech.refusal("998", describe_unknown(name)).answer
 
     def refused_repeat(self, booking: Booking) -> Answer:
+        if booking.key in self.stage.running:
+            # Nobody can say yet that it ran, so a duplicate would be told too early.
+            return self.internal_error()
         is_reversal = booking.operation == "reversalPoints"
         return self.speech.refusal("302" if is_reversal else "E201").answer
-
-    def key_in_progress(self, booking: Booking) -> Answer:
-        return self.internal_error()
 
     def contradictory(self, answer: Answer) -> Answer:
         return self.speech.both(answer)

@@ -54,7 +54,7 @@ class Speech:
 
     def refusal(self, code: str, text: str = "") -> "Refusal":
         """No, with a code; inside HTTP 200 unless the document has a status of its own for it."""
-        words, http_status = CODES[code]
+        words, http_status = CODES.get(code, ("A code of next year", 422))
         is_by_status = self.refuses_by == "status" or code in ALWAYS_BY_STATUS
         status = http_status if is_by_status else 200
         return Refusal(self._answer(status, code, text or words, None, 0), code)

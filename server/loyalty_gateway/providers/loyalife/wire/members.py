@@ -15,6 +15,7 @@ from loyalty_gateway.domain.operations import (
     External,
     LinkedAccounts,
     Person,
+    Reference,
 )
 from loyalty_gateway.providers.answers import UnreadableAnswer, read_text, read_whole_number
 from loyalty_gateway.providers.loyalife.wire.bookings import Programme, encode
@@ -47,6 +48,9 @@ LINKS: Final = f"{_MEMBER}/GetSubRelations"
 RELATION_PARAMETER: Final = "pstrRelationReference"
 ATTRIBUTE_PARAMETER: Final = "attributeName"
 VALUE_PARAMETER: Final = "attributeValue"
+
+MEMBER_NUMBER: Final = "member_number"
+"""How the contract calls the vendor's own number of a member."""
 
 EMAIL: Final = "email_id"
 PHONE: Final = "mobile_number"
@@ -159,6 +163,14 @@ def full_name(person: Person) -> str:
 def decode_member_number(envelope: Envelope) -> int:
     """The vendor's own number of a member, which an update is keyed by."""
     return read_whole_number(read_object(envelope.content, "the profile"), "Id")
+
+
+def decode_profile(
+    envelope: Envelope, account_id: str, now: datetime
+) -> tuple[Reference, CardFacts]:
+    """The profile of a member, with the vendor's own number of it as a booking's reference."""
+    number = Reference(MEMBER_NUMBER, str(decode_member_number(envelope)))
+    return number, decode_member(envelope, account_id, now)
 
 
 def decode_member(envelope: Envelope, account_id: str, now: datetime) -> CardFacts:
