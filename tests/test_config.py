@@ -380,7 +380,7 @@ def test_the_example_file_is_accepted_once_its_secrets_exist(
     path = tmp_path / "example.toml"
     path.write_text(text)
     settings = load_settings(path, {}, required_profile="production")
-    assert list(settings.connections) == ["cashassist", "cardsapi", "openloyaltypay"]
+    assert list(settings.connections) == ["cashassist", "cardsapi", "loyalife", "openloyaltypay"]
 
 
 def test_the_defaults_shown_in_the_example_are_the_true_ones(pages: ModuleType) -> None:
