@@ -307,10 +307,10 @@ class TestReversals:
         undo = Order(Operation.REVERSE_POINTS, MEMBER, Points(1000), original=Original(order, KEY))
         error = await refused(adapter, undo, UNDO_KEY)
         assert (error.status.reason, error.status.fate) == (
-            Reason.ORIGINAL_NOT_FOUND,
+            Reason.ORIGINAL_NOT_REVERSIBLE,
             Fate.NOT_EXECUTED,
         )
-        assert not error.status.is_refusal
+        assert error.status.is_refusal
         assert list(player.stage.exchanges) == []
 
     async def test_an_earning_is_taken_back_by_a_purchase_that_takes(

@@ -1,13 +1,15 @@
 """A lost answer at Loyalife: what happened is found in the vendor's books, or left to a person."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from loyalty_gateway.domain.amounts import Points
 from loyalty_gateway.domain.errors import Fate, Reason
-from loyalty_gateway.domain.operations import Operation, Order, Person, Sale
+from loyalty_gateway.domain.operations import Operation, Order, Person, Reference, Sale
 from loyalty_gateway.providers.loyalife import LoyalifeAdapter
+from loyalty_gateway.providers.loyalife.wire.bookings import merchant_name
 from loyalty_gateway.providers.port import Finding, ProviderError, Question
 from loyalty_gateway.sandbox import LoyalifePlayer, LoyalifeSettings
 from tests.providers.fault_server import running
@@ -78,6 +80,23 @@ class TestWithATag:
         assert effects(player) == [("redeem", -1000), ("reversal", 1000)]
         # Its reversal has the same name and points, and is not taken for the booking.
         assert len((await ask(adapter, order)).candidates) == 1
+
+    async def test_a_line_without_its_number_is_found_all_the_same(
+        self, open_connection_to: Open
+    ) -> None:
+        order = redemption(carries_tag=True)
+        line = {
+            "Id": 541_012,
+            "Points": 1000,
+            "TransactionDate": "2026-02-04T08:00:00",
+            "MerchantName": merchant_name("Amazon", KEY, carries_tag=True),
+        }
+        inner = {"IsSucessful": True, "ErrorCode": "000", "ReturnObject": [line], "Count": 1}
+        async with running(token_and(json.dumps(inner).encode())) as server:
+            adapter = open_connection_to(f"http://127.0.0.1:{server.port}")
+            (candidate,) = (await ask(adapter, order)).candidates
+        assert candidate.is_certain
+        assert candidate.receipt.references[0] == Reference("statement_line", "541012")
 
     async def test_other_points_under_our_tag_are_for_a_person(
         self, adapter: LoyalifeAdapter

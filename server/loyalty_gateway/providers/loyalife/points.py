@@ -5,7 +5,7 @@ from typing import Final
 
 from loyalty_gateway.domain.accounts import mask_account_id
 from loyalty_gateway.domain.amounts import Points
-from loyalty_gateway.domain.errors import Fate, Reason
+from loyalty_gateway.domain.errors import Reason
 from loyalty_gateway.domain.operations import (
     Balance,
     CardFacts,
@@ -35,7 +35,6 @@ from loyalty_gateway.providers.port import (
     ProviderError,
     Question,
     Send,
-    StatusRow,
 )
 
 PAGES_MAX: Final = 20
@@ -89,7 +88,8 @@ class PointBookings:
             fault=send.fault,
         )
         answered = await self._session.exchange(asked, bookings.decode_external_reference)
-        return _executed(answered, _redeemed(answered.value, merchant))
+        number = Reference(bookings.EXTERNAL_REFERENCE, answered.value)
+        return _executed(answered, Receipt((number, _named(merchant))))
 
     async def earn(self, send: Send) -> Executed:
         """Hands a purchase in; what it earns is the vendor's rules' affair and not answered.
@@ -122,12 +122,10 @@ class PointBookings:
         guid = original.find_reference(bookings.EXTERNAL_REFERENCE)
         merchant = original.find_reference(bookings.MERCHANT_NAME)
         if not guid:
-            # It may be found yet; so this proves something of the reversal and not of it.
-            raise self._session.refuse(
-                StatusRow(Reason.ORIGINAL_NOT_FOUND, Fate.NOT_EXECUTED),
-                f"POST {bookings.REVERSE} on {mask_account_id(account_id)}",
-                "the redemption's own number is not known, so nothing was sent",
-                "a reversal needs the ExternalReference",
+            raise self._not_sent(
+                Reason.ORIGINAL_NOT_REVERSIBLE,
+                "the provider's own number of the redemption is not known, and a reversal takes no "
+                "other",
             )
         merchant = merchant or self._merchant(original.order, original.outbound_id)
         asked = Asked(
@@ -207,10 +205,8 @@ class PointBookings:
             is_alike = history.may_be(line, points, merchant, kind)
             if not (is_ours or (is_alike and (not order.carries_tag or not line.merchant))):
                 continue
-            receipt = _redeemed(line.external_reference, merchant, line.points)
-            found[line.external_reference or str(line.number)] = Candidate(
-                receipt, line.time, is_certain=is_ours and bool(line.external_reference)
-            )
+            receipt = _redeemed(line, merchant)
+            found[receipt.references[0].value] = Candidate(receipt, line.time, is_certain=is_ours)
         return Finding(
             tuple(found.values()),
             http_status=answered.http_status,
@@ -349,10 +345,15 @@ def _executed(answered: Answered[object], receipt: Receipt) -> Executed:
     )
 
 
-def _redeemed(guid: str, merchant: str, points: int | None = None) -> Receipt:
-    """The receipt of a redemption: both references are what its reversal cannot do without."""
-    number = (Reference(bookings.EXTERNAL_REFERENCE, guid),) if guid else ()
-    return Receipt(
-        (*number, Reference(bookings.MERCHANT_NAME, merchant)),
-        echoed=Points(points) if points is not None else None,
-    )
+def _redeemed(line: Line, merchant: str) -> Receipt:
+    """The receipt of a redemption that a line shows, even where that leaves out its number."""
+    if line.external_reference:
+        number = Reference(bookings.EXTERNAL_REFERENCE, line.external_reference)
+    else:
+        number = Reference(bookings.STATEMENT_LINE, str(line.number))
+    return Receipt((number, _named(merchant)), echoed=Points(line.points))
+
+
+def _named(merchant: str) -> Reference:
+    """The merchant's name to the letter, which a reversal has to repeat."""
+    return Reference(bookings.MERCHANT_NAME, merchant)

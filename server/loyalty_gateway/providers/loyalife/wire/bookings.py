@@ -22,9 +22,10 @@ EXTERNAL_REFERENCE: Final = "external_reference"
 MERCHANT_NAME: Final = "merchant_name"
 TRANSACTION_ID: Final = "transaction_id"
 REVERSAL_OF: Final = "reversal_of"
+STATEMENT_LINE: Final = "statement_line"
 """How the contract calls the vendor's number of a redemption, the name that its reversal has to
-repeat, our own number of a transaction, which is all that there is of one, and what a reversal
-undid."""
+repeat, our own number of a transaction, which is all that there is of one, what a reversal undid,
+and the line that shows a redemption without its number."""
 
 REDEMPTION_KINDS: Final[Mapping[str, int]] = {
     "transfer": 4,
