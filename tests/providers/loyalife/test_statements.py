@@ -1,6 +1,8 @@
 """Statements at Loyalife against the player: order, intervals, sums and ends of points."""
 
+import json
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -8,6 +10,8 @@ from loyalty_gateway.domain.operations import Operation, Transaction, Transactio
 from loyalty_gateway.providers.loyalife import LoyalifeAdapter
 from loyalty_gateway.providers.port import Lookup, ProviderError
 from loyalty_gateway.sandbox import LoyalifePlayer, LoyalifeSettings
+from tests.providers.fault_server import Exchange, Script, running
+from tests.providers.loyalife.conftest import Open
 from tests.providers.loyalife.verbs import (
     KEY,
     MEMBER,
@@ -106,10 +110,10 @@ class TestHistory:
 
     @pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/Los_Angeles", "UTC"])
     async def test_an_interval_is_cut_to_the_moment_in_the_deployments_zone(
-        self, player: LoyalifePlayer, open_connection_to: object, zone: str
+        self, player: LoyalifePlayer, open_connection_to: Open, zone: str
     ) -> None:
         player.stage.settings = LoyalifeSettings(time_zone=zone)
-        adapter = open_connection_to(player.base_url, time_zone=zone)  # type: ignore[operator]
+        adapter = open_connection_to(player.base_url, time_zone=zone)
         ((*lines,),) = await history(adapter)
         newest, middle, oldest = (line.time for line in lines)
         pages = await history(adapter, start=oldest, end=newest)
@@ -129,6 +133,45 @@ class TestHistory:
                 Lookup(Operation.LIST_TRANSACTIONS, "m_9999"),
             )
         assert caught.value.provider_code == "103"
+
+
+class TestAVendorThatGivesLess:
+    """A deployment with a smaller limit of its own, in both orders."""
+
+    LIMIT = 2
+
+    def script(self, numbers: list[int]) -> Script:
+        async def script(exchange: Exchange) -> bool:
+            if exchange.path.endswith("/Token"):
+                body: dict[str, Any] = {"token": "t", "tokenExpiresOn": "2099-01-01T00:00:00Z"}
+            else:
+                asked = json.loads(exchange.body)
+                number = min(asked["MaximumRange"], self.LIMIT)
+                page = numbers[asked["MinimumRange"] :][:number]
+                lines = [
+                    {"Id": it, "Points": it, "TransactionDate": f"2026-01-{it:02d}T00:00:00"}
+                    for it in page
+                ]
+                body = {"IsSucessful": True, "ErrorCode": "000", "ReturnObject": lines}
+                body["Count"] = len(numbers)
+            await exchange.answer(json.dumps({"results": body}).encode())
+            return True
+
+        return script
+
+    @pytest.mark.parametrize("is_oldest_first", [True, False])
+    @pytest.mark.parametrize("size", [1, 2, 3, 5, 50])
+    async def test_no_line_is_left_out(
+        self, open_connection_to: Open, is_oldest_first: bool, size: int
+    ) -> None:
+        numbers = list(range(1, 8))
+        listed = numbers if is_oldest_first else numbers[::-1]
+        async with running(self.script(listed)) as server:
+            adapter = open_connection_to(f"http://127.0.0.1:{server.port}")
+            pages = await history(adapter, size)
+        assert [line.reference for page in pages for line in page] == [
+            str(number) for number in reversed(numbers)
+        ]
 
 
 class TestStatement:

@@ -144,16 +144,33 @@ class Statements:
     async def _page_at(self, lookup: Lookup, place: Place, size: int) -> TransactionPage:
         if place.is_oldest_first:
             first = max(place.index - size, 0)
-            page = await self._read(lookup, first, place.index - first, lookup.fault)
+            lines = await self._read_all(lookup, first, place.index)
             left = Place(is_oldest_first=True, index=first) if first else None
         else:
             page = await self._read(lookup, place.index, size, lookup.fault)
-            end = place.index + len(page.lines)
+            lines, end = list(page.lines), place.index + len(page.lines)
             is_more = page.count is not None and end < page.count and page.lines
             left = Place(is_oldest_first=False, index=end) if is_more else None
-        return self._page(
-            lookup, sorted(page.lines, key=lambda line: line.order, reverse=True), left
-        )
+        return self._page(lookup, sorted(lines, key=lambda line: line.order, reverse=True), left)
+
+    async def _read_all(self, lookup: Lookup, first: int, end: int) -> list[Line]:
+        """The lines from `first` up to `end`: the vendor may give fewer at once than it is asked
+        for, and what it left out would be the newest of them."""
+        lines: list[Line] = []
+        fault = lookup.fault
+        while first < end:
+            page = await self._read(lookup, first, end - first, fault)
+            if not page.lines:
+                raise self._session.refuse(
+                    status.UNREADABLE,
+                    f"POST {history.SUMMARY_BY_DATE}",
+                    "the provider's history shows fewer lines than it counts",
+                    "a history with lines missing",
+                )
+            lines += page.lines
+            first += len(page.lines)
+            fault = ""
+        return lines
 
     def _page(
         self, lookup: Lookup, newest_first: list[Line], left: Place | None
