@@ -3,12 +3,21 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from loyalty_gateway.booking.calls import AccountKey, BookingCall, BookingKey, OriginalKey
+from loyalty_gateway.booking.calls import (
+    AccountKey,
+    BookingCall,
+    BookingKey,
+    ChallengeCall,
+    CredentialsCall,
+    OriginalKey,
+    OwnershipCall,
+    ReadCall,
+)
 from loyalty_gateway.booking.connections import Connections, Link
 from loyalty_gateway.booking.engine import Engine
 from loyalty_gateway.booking.judge import Policy
@@ -16,7 +25,13 @@ from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.conformance.stage import CONNECTION, Stage
 from loyalty_gateway.domain.booking import FINAL, Booking, State
 from loyalty_gateway.domain.errors import LoyaltyError
-from loyalty_gateway.domain.operations import Operation, Order
+from loyalty_gateway.domain.operations import (
+    BOOKING_OPERATIONS,
+    UNDO_OPERATIONS,
+    ChallengePurpose,
+    Operation,
+    Order,
+)
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.sqlite import SqliteStore
@@ -48,11 +63,48 @@ class House:
 
     async def book(self, call: BookingCall) -> LoyaltyError | None:
         """Books as a caller would; the error that was answered, or None for a success."""
-        try:
-            await self.engine.book(call)
-        except LoyaltyError as error:
-            return error
-        return None
+        return await _error_of(self.engine.book(call))
+
+    async def ask(
+        self, operation: Operation, filled_fields: frozenset[str] = frozenset()
+    ) -> LoyaltyError | None:
+        """Asks anything as a caller would who gives an account and little more.
+
+        For what must be refused before the vendor is asked; a code cannot be checked so, since
+        its token is made when one is sent.
+        """
+        account = AccountKey(CONNECTION, plain_id=self.stage.subject.accounts.ordinary)
+        deadline = asyncio.get_running_loop().time() + CALLER_WAITS_S
+        of_all: dict[str, Any] = {"tenant": TENANT, "account": account, "deadline": deadline}
+        match operation:
+            case Operation.CREATE_CHALLENGE:
+                challenge = ChallengeCall(
+                    tenant=TENANT,
+                    connection=CONNECTION,
+                    purpose=ChallengePurpose.LOG_IN,
+                    request_id=str(uuid.uuid4()),
+                    deadline=deadline,
+                    account=account,
+                    filled_fields=filled_fields,
+                )
+                return await _error_of(self.engine.create_challenge(challenge))
+            case Operation.VERIFY_CARD_OWNERSHIP:
+                receipt = OwnershipCall(receipt_number="R-1", filled_fields=filled_fields, **of_all)
+                return await _error_of(self.engine.verify_ownership(receipt))
+            case Operation.VERIFY_CREDENTIALS:
+                login = CredentialsCall(password_hash="0" * 32, scheme="MD5", **of_all)
+                return await _error_of(self.engine.verify_credentials(login))
+            case _ if operation in BOOKING_OPERATIONS:
+                booking = BookingCall(
+                    operation=operation,
+                    request_id=str(uuid.uuid4()),
+                    filled_fields=filled_fields,
+                    **of_all,
+                )
+                return await _error_of(self.engine.book(booking))
+            case _:
+                read = ReadCall(operation=operation, filled_fields=filled_fields, **of_all)
+                return await _error_of(self.engine.read(read))
 
     async def settle(self, request_id: str) -> Booking:
         """Waits until no machine works on the booking any more, and returns it."""
@@ -75,7 +127,7 @@ class House:
             tenant=TENANT,
             operation=operation,
             request_id=str(uuid.uuid4()),
-            account=AccountKey("") if original and order.asked is None else account,
+            account=AccountKey("") if operation in UNDO_OPERATIONS else account,
             deadline=asyncio.get_running_loop().time() + CALLER_WAITS_S,
             asked=order.asked,
             allow_partial=order.allow_partial,
@@ -95,9 +147,20 @@ class House:
         )
 
 
+async def _error_of(answer: Awaitable[object]) -> LoyaltyError | None:
+    try:
+        await answer
+    except LoyaltyError as error:
+        return error
+    return None
+
+
 @asynccontextmanager
-async def open_house(stage: Stage) -> AsyncIterator[House]:
-    """An engine on a new journal, with the promises that the adapter has just put to the proof."""
+async def open_house(stage: Stage, *, proves: bool = True) -> AsyncIterator[House]:
+    """An engine on a new journal, with the promises that the adapter has just put to the proof.
+
+    Without `proves` nothing is asked of the vendor, and no promise holds.
+    """
     adapter = stage.adapter
     adapter.settle_s = SETTLE_S
     journal = Journal(SqliteStore(stage.folder() / "journal.sqlite3"), boot_id=str(uuid.uuid4()))
@@ -114,7 +177,7 @@ async def open_house(stage: Stage) -> AsyncIterator[House]:
         recovery_parallel_max=4,
     )
     try:
-        await engine.start(proves_itself=True)
+        await engine.start(proves_itself=proves)
         yield House(stage, engine, link)
     finally:
         await engine.stop(TRUTH_S)

@@ -48,10 +48,11 @@ class ConformanceSummary:
         if not self._lines:
             return
         terminalreporter.section("conformance of the adapters")
-        for text in self._texts():
+        for text in self.texts():
             terminalreporter.write_line(text)
 
-    def _texts(self) -> Iterator[str]:
+    def texts(self) -> Iterator[str]:
+        """A line for each operation with what it left open, and the sum of all."""
         whole: Counter[str] = Counter()
         for (provider, operation), line in sorted(self._lines.items()):
             whole += line.counts

@@ -193,6 +193,8 @@ class Stage:
 
     def original_of(self, operation: Operation) -> Operation | None:
         """What an operation undoes or adds to, or None."""
+        if operation in self.subject.originals:
+            return self.subject.originals[operation]
         offers = self.adapter.operations
         undone = (it for it, offer in offers.items() if offer.undo is operation)
         return next(undone, ORIGINALS.get(operation))

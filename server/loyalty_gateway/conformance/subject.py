@@ -80,6 +80,8 @@ class Subject:
     """Where the adapter fetches its access token; empty where the vendor has none."""
     samples: Mapping[Operation, Sample] = field(default_factory=dict)
     """What to ask, where the usual sample does not fit the vendor."""
+    originals: Mapping[Operation, Operation] = field(default_factory=dict)
+    """What an undo is tried on, where more than one operation names it as its undo."""
     behaviours: Mapping[str, Behaviour] = field(default_factory=lambda: {"": Behaviour()})
     """How the vendor may behave, beginning with how its player behaves of its own accord."""
     exclusions: Mapping[tuple[Operation | None, str], str] = field(default_factory=dict)

@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Final
 import pytest
 
 from loyalty_gateway.conformance.duties import DUTIES, Duty
+from loyalty_gateway.conformance.duties.credentials import a_check_tells_the_truth
+from loyalty_gateway.conformance.duties.table import what_is_not_offered_sends_nothing
 from loyalty_gateway.conformance.plugin import PROPERTY
 from loyalty_gateway.conformance.stage import CONNECTION, Scene
 from loyalty_gateway.conformance.subject import Subject
@@ -90,6 +92,12 @@ class ConformanceSuite:
     def test_it_keeps(self, case: Case, scene: Scene, record_property: Record) -> None:
         record_property(PROPERTY, f"{self.subject.provider} {case.operation} {case.duty.name}")
         try_case(scene, case)
+
+    def test_what_is_not_offered_sends_nothing(self, scene: Scene) -> None:
+        scene.check(what_is_not_offered_sends_nothing)
+
+    def test_a_check_tells_whether_the_credential_holds(self, scene: Scene) -> None:
+        scene.check(a_check_tells_the_truth)
 
     def test_every_exclusion_belongs_to_a_case(self) -> None:
         cases = {(case.operation, case.duty.name) for case in cases_of(self.subject)}

@@ -85,7 +85,7 @@ async def every_row_is_read_from_the_wire(stage: Stage, operation: Operation) ->
 
 async def an_unlisted_code_proves_nothing(stage: Stage, operation: Operation) -> None:
     subject = stage.subject
-    for answer in _unlisted(subject):
+    for answer in _unlisted(subject, operation):
         error, _ = await _answered(stage, operation, answer)
         if operation in BOOKING_OPERATIONS:
             assert error.status.fate is Fate.UNKNOWN, (
@@ -126,7 +126,7 @@ async def _answered(
     return first, again
 
 
-def _unlisted(subject: Subject) -> Iterator[Answer]:
+def _unlisted(subject: Subject, operation: Operation) -> Iterator[Answer]:
     """The vendor's words with a code that its table does not list, under many statuses."""
     codes = [code for _, code in subject.status if isinstance(code, str)]
     listed = set(codes)
@@ -136,7 +136,7 @@ def _unlisted(subject: Subject) -> Iterator[Answer]:
     assert answer is not None, f"the subject's refusal has no words for {unlisted}"
     yield answer
     for status in _UNLISTED_STATUSES:
-        if (None, status) not in subject.status:
+        if not {(None, status), (operation, status)} & subject.status.keys():
             yield replace(answer, status=status)
 
 

@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Iterator
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 from loyalty_gateway.conformance.books import STATE_OPERATIONS, amount_of
 from loyalty_gateway.conformance.duties.duty import Duty, to_bookings
@@ -59,18 +60,31 @@ async def resends_the_same(stage: Stage, operation: Operation) -> None:
 
 
 async def amounts_go_exactly(stage: Stage, operation: Operation) -> None:
-    usual = (await stage.ask(operation)).order.asked
+    order = (await stage.ask(operation)).order
+    usual = _amount(order)
     assert usual is not None, "an operation with amounts has one in its sample"
     for amount in _amounts(usual):
         # Fresh each time, so that a sum cannot hide two mistakes and no account runs dry.
         await stage.fresh()
-        ask = await stage.ask(operation, asked=amount)
+        ask = await stage.ask(operation, **_with_amount(order, amount))
         await ask.send()
         booked = stage.books().effects_since(ask.before)
         assert [amount_of(effect, amount) for effect in booked] == [_units(amount)], (
             f"{amount} was asked for, and the vendor booked"
             f" {[amount_of(effect, amount) for effect in booked]} in its smallest unit"
         )
+
+
+def _amount(order: Order) -> Amount | None:
+    """What a booking is about: points or money, or the money of a purchase that earns."""
+    return order.asked if order.purchase is None else order.purchase.amount
+
+
+def _with_amount(order: Order, amount: Amount) -> dict[str, Any]:
+    if order.purchase is None:
+        return {"asked": amount}
+    assert isinstance(amount, Money), "a purchase is of money"
+    return {"purchase": replace(order.purchase, amount=amount)}
 
 
 def _said(request: Seen, ask: Ask) -> tuple[object, ...]:
@@ -104,7 +118,7 @@ def _has_amount(subject: Subject, adapter: Adapter, operation: Operation) -> boo
     sample = subject.samples.get(operation)
     content = sample_of(subject, adapter, operation) if sample is None else sample
     # A sample that has to be found out first is taken to have one: then the check tells.
-    return not isinstance(content, Order) or content.asked is not None
+    return not isinstance(content, Order) or _amount(content) is not None
 
 
 assert MONEY_MINOR >= 100 and POINTS >= 100, "the corners lie below the usual amount"

@@ -37,9 +37,27 @@ async def a_refused_credential_is_our_trouble(stage: Stage, operation: Operation
     _nothing_was_booked(ask, error)
 
 
+async def a_check_tells_the_truth(stage: Stage) -> None:
+    """Not a duty of one operation, but of the adapter's own check."""
+    before = stage.books()
+    good = await stage.adapter.check()
+    assert good.is_reachable and good.are_credentials_accepted, f"a good credential: {good.error}"
+    bad = await stage.open_adapter(stage.subject.refused_settings).check()
+    assert bad.is_reachable, "a vendor that refuses the credential is there all the same"
+    is_shown = not stage.subject.refused_settings or not bad.are_credentials_accepted
+    assert is_shown, "a credential that the vendor refuses passes the check"
+    await stage.recorder.stop()
+    try:
+        gone = await stage.adapter.check()
+    finally:
+        await stage.recorder.start()
+    assert not gone.is_reachable and not gone.are_credentials_accepted, "nobody was there"
+    assert stage.books() == before, "a check has changed the vendor's books"
+
+
 async def a_token_that_ended_is_renewed_once(stage: Stage, operation: Operation) -> None:
     await stage.adapter.check()
-    assert _tokens_fetched(stage) == 1, "the adapter's check fetches the first token"
+    assert _tokens_fetched(stage) == 1, f"no token is fetched at {stage.subject.token_path}"
     ask = await stage.ask(operation)
     asks = [ask, *(ask.again() for _ in range(TOGETHER - 1))]
     route = stage.route(operation)

@@ -51,10 +51,11 @@ async def a_lost_answer_proves_nothing(stage: Stage, operation: Operation) -> No
 
 
 async def a_late_answer_proves_nothing(stage: Stage, operation: Operation) -> None:
-    ask = await stage.ask(operation)
-    # The ordinary time limits get the token; the short ones are for the request alone.
     hurried = stage.open_adapter(HURRIED)
-    asks = [Ask(stage, hurried, operation, ask.content, ask.before) for _ in LATE]
+    # Made ready within the ordinary time limits; the short ones are for the request alone.
+    asks = [await stage.ask(operation) for _ in LATE]
+    for ask in asks:
+        ask.adapter = hurried
     await asyncio.gather(
         *(_proves_nothing(it, fault) for it, fault in zip(asks, LATE, strict=True))
     )
@@ -84,12 +85,9 @@ async def redirects_are_not_followed(stage: Stage, operation: Operation) -> None
 
 async def faults_stay_in_the_sandbox(stage: Stage, operation: Operation) -> None:
     ask = await stage.ask(operation, adapter=stage.open_adapter(profile="production"))
-    await ask.send("lost-after")
-    named = [it for it in stage.recorder.seen if "lost-after" in it.text]
+    await ask.send("lost-before")
+    named = [it for it in stage.recorder.seen if "lost-before" in it.text]
     assert not named, "a wish for a fault leaves the gateway outside the sandbox"
-    sandboxed = await stage.ask(operation)
-    await sandboxed.fails("lost-before")
-    assert ask.requests or operation not in BOOKING_OPERATIONS
 
 
 async def _asked(stage: Stage, operation: Operation) -> Ask:
