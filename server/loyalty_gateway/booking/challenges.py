@@ -278,7 +278,8 @@ class Challenges:
             return await self._issued(wish, issued)
         settled = self._lost(wish)
         await self._settle(settled)
-        raise _lost(wish, settled) from lost
+        code = lost.provider_code if isinstance(lost, ProviderError) else ""
+        raise _lost(wish, settled, provider_code=code) from lost
 
     async def _send(self, wish: _Wish) -> Issued:
         call = wish.call
@@ -452,7 +453,9 @@ def _reused(wish: _Wish) -> LoyaltyError:
     )
 
 
-def _pending(wish: _Wish, message: str, *, is_repeated: bool) -> LoyaltyError:
+def _pending(
+    wish: _Wish, message: str, *, is_repeated: bool, provider_code: str = ""
+) -> LoyaltyError:
     return LoyaltyError(
         Reason.PROVIDER_PENDING,
         message,
@@ -460,15 +463,16 @@ def _pending(wish: _Wish, message: str, *, is_repeated: bool) -> LoyaltyError:
         request_id=wish.call.request_id,
         connection=wish.link.connection,
         provider=wish.link.adapter.provider,
+        provider_code=provider_code,
         retry_after_s=_RETRY_S if is_repeated else None,
         is_retry_forbidden=not is_repeated,
     )
 
 
-def _lost(wish: _Wish, challenge: Challenge) -> LoyaltyError:
+def _lost(wish: _Wish, challenge: Challenge, *, provider_code: str = "") -> LoyaltyError:
     is_usable = challenge.answer_sealed is not None
     message = _LOST_BUT_USABLE if is_usable else _LOST_FOR_GOOD
-    return _pending(wish, message, is_repeated=is_usable)
+    return _pending(wish, message, is_repeated=is_usable, provider_code=provider_code)
 
 
 def _not_sent(wish: _Wish, error: ProviderError) -> LoyaltyError:
