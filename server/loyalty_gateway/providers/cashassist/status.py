@@ -79,6 +79,8 @@ STATUS: Final[StatusTable] = {
     (None, "card_exists"): StatusRow(Reason.ACCOUNT_ALREADY_EXISTS),
     (Operation.VERIFY_CHALLENGE, "verification_not_found"): _refusal(Reason.CODE_EXPIRED),
     (Operation.VERIFY_CHALLENGE, "code_invalid"): _refusal(Reason.CODE_INVALID),
+    # Beside the vendor's own number of the request there is nothing in it but the code.
+    (Operation.VERIFY_CHALLENGE, "invalid_request"): _refusal(Reason.CODE_INVALID),
     (Operation.VERIFY_CARD_OWNERSHIP, "receipt_mismatch"): NOT_THEIR_RECEIPT,
     # A number that has a card gets no second one, neither at sign-up nor afterwards.
     (Operation.CREATE_CHALLENGE, "card_exists"): _refusal(Reason.ACCOUNT_ALREADY_EXISTS),
