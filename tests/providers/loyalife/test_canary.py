@@ -58,7 +58,11 @@ def saying(inner: dict[str, Any], *, status: str = "200 OK") -> Script:
 
 def everything() -> list[tuple[Operation, Any]]:
     """Every operation of the adapter, with the canaries wherever it can carry them."""
-    order = redemption(member=MEMBER, sale=Sale(merchant_name=MEMBER))
+    order = redemption(
+        member=MEMBER,
+        sale=Sale(merchant_name=MEMBER),
+        prepared=(("merchant", MEMBER), ("kind", "30")),
+    )
     guid = "3FA85F64-5717-4562-B3FC-2C963F66AFA6"
     undo = reversal(order, _receipt(guid))
     profile = Order(

@@ -21,6 +21,7 @@ from tests.providers.loyalife.verbs import (
     UNDO_KEY,
     book,
     effects,
+    prepared,
     redemption,
     refused,
     reversal,
@@ -39,6 +40,7 @@ LOSSES = [("lost-before", 0), ("lost-after", 1), ("500-after", 1), ("garbage-aft
 async def ask(adapter: LoyalifeAdapter, order: Order, key: str = KEY) -> Finding:
     offer = adapter.operations[order.operation]
     assert offer.ask is not None
+    order = await prepared(adapter, order)
     return await offer.ask(Question(order, key, datetime.now(UTC) - timedelta(seconds=5)))
 
 
@@ -146,6 +148,21 @@ class TestWithoutATag:
 
 
 class TestQuestions:
+    async def test_a_question_is_about_what_was_sent_whatever_the_settings_say_by_then(
+        self, player: LoyalifePlayer, open_connection_to: Open
+    ) -> None:
+        before = open_connection_to(
+            player.base_url, merchant_name="Old Shop", redemption_kind="hotel"
+        )
+        bare = redemption(sale=Sale(), redemption_kind="", carries_tag=True)
+        order = await prepared(before, bare)
+        await refused(before, order, fault="lost-after")
+        after = open_connection_to(player.base_url, merchant_name="New Shop")
+        (candidate,) = (await ask(after, order)).candidates
+        assert candidate.is_certain
+        await book(after, reversal(order, candidate.receipt), UNDO_KEY)
+        assert effects(player) == [("redeem", -1000), ("reversal", 1000)]
+
     async def test_a_question_reads_every_page_of_the_books(
         self, player: LoyalifePlayer, adapter: LoyalifeAdapter
     ) -> None:

@@ -64,10 +64,19 @@ async def call(adapter: LoyalifeAdapter, operation: Operation, *asked: Any) -> A
     return await adapter.operations[operation].call(*asked)
 
 
+async def prepared(adapter: LoyalifeAdapter, order: Order) -> Order:
+    """The order as the engine journals it: prepared once, unless it was before."""
+    prepare = adapter.operations[order.operation].prepare
+    if prepare is None or order.prepared:
+        return order
+    return dataclasses.replace(order, prepared=await prepare(order))
+
+
 async def book(
     adapter: LoyalifeAdapter, order: Order, key: str = KEY, attempt: int = 1, fault: str = ""
 ) -> Executed:
-    """Books through the offer of the order's operation."""
+    """Prepares and books through the offer of the order's operation."""
+    order = await prepared(adapter, order)
     executed = await call(adapter, order.operation, Send(order, key, attempt, fault))
     assert isinstance(executed, Executed)
     return executed

@@ -151,6 +151,7 @@ class LoyalifeAdapter:
                     ),
                 ),
                 ask=points.ask_redemption,
+                prepare=points.prepare_redemption,
                 undo=Operation.REVERSE_POINTS,
                 tag_promise=MERCHANT_NAME_MAY_CARRY_TAG,
                 is_held_in_doubt=True,

@@ -38,12 +38,17 @@ from loyalty_gateway.providers.port import (
 )
 
 PAGES_MAX: Final = 20
-WINDOW: Final = timedelta(days=1)
-"""How far around a lost booking its line is looked for: more than any time zone and clock can be
-wrong by, since a line that is overlooked is a booking that happens twice."""
+WINDOW: Final = timedelta(days=2)
+"""How far around a lost booking its line is looked for: more than any time zone, clock and cut to
+whole days can be wrong by, since a line that is overlooked is a booking that happens twice."""
 
 TRANSACTION_DAY: Final = "transaction_day"
 """What an earning is prepared with: every attempt has to name the same day."""
+
+MERCHANT: Final = "merchant"
+KIND: Final = "kind"
+"""What a redemption is prepared with: the statement is searched for what was sent, whatever the
+settings say by then."""
 
 DONE_RULE: Final = f"{PROVIDER}: 200, IsSucessful, and the answer is whole"
 
@@ -66,20 +71,13 @@ class PointBookings:
             ProviderError: by the tables, or with NOT_EXECUTED for what cannot be asked here.
         """
         order = send.order
-        kind = self._redemption_kind(order)
-        money = order.money_value
-        if money is None or money.currency != self._settings.currency:
-            reason = Reason.FIELD_REQUIRED_BY_PROVIDER if money is None else None
-            raise self._not_sent(
-                reason or Reason.CURRENCY_NOT_ACCEPTED,
-                f"a redemption here needs money_value in {self._settings.currency}",
-            )
+        kind = self._kind(order)
         merchant = self._merchant(order, send.outbound_id)
         asked = Asked(
             order.operation,
             bookings.REDEEM,
             shown=(
-                f"POST {bookings.REDEEM}: {order.asked} worth {money} on "
+                f"POST {bookings.REDEEM}: {order.asked} worth {order.money_value} on "
                 f"{mask_account_id(order.account_id)}, kind {kind}, merchant "
                 f"{clean(merchant, order.account_id)}"
             ),
@@ -121,13 +119,12 @@ class PointBookings:
         account_id = order.account_id or original.order.account_id
         guid = original.find_reference(bookings.EXTERNAL_REFERENCE)
         merchant = original.find_reference(bookings.MERCHANT_NAME)
-        if not guid:
+        if not (guid and merchant):
             raise self._not_sent(
                 Reason.ORIGINAL_NOT_REVERSIBLE,
-                "the provider's own number of the redemption is not known, and a reversal takes no "
-                "other",
+                "a reversal takes the provider's own number of the redemption and its merchant, "
+                "which are not known",
             )
-        merchant = merchant or self._merchant(original.order, original.outbound_id)
         asked = Asked(
             order.operation,
             bookings.REVERSE,
@@ -139,6 +136,36 @@ class PointBookings:
         )
         answered = await self._session.exchange(asked, bookings.decode_done)
         return _executed(answered, Receipt((Reference(bookings.REVERSAL_OF, guid),)))
+
+    async def prepare_redemption(self, order: Order) -> tuple[tuple[str, str], ...]:
+        """The merchant and the kind that a redemption will name; asks the vendor nothing.
+
+        Raises:
+            ProviderError: with NOT_EXECUTED, for what the vendor would miss.
+        """
+        money, currency = order.money_value, self._settings.currency
+        if money is None:
+            raise self._not_sent(
+                Reason.FIELD_REQUIRED_BY_PROVIDER,
+                f"a redemption here needs money_value in {currency}",
+            )
+        if money.currency != currency:
+            raise self._not_sent(
+                Reason.CURRENCY_NOT_ACCEPTED, f"what a redemption is worth is told in {currency}"
+            )
+        wanted = order.redemption_kind or self._settings.redemption_kind
+        kind = bookings.redemption_kind(wanted, self._settings.kinds)
+        if kind is None:
+            raise self._not_sent(
+                Reason.REQUEST_INVALID if wanted else Reason.FIELD_REQUIRED_BY_PROVIDER,
+                f"redemption_kind is one of {', '.join(self._settings.kinds)} here",
+            )
+        merchant = order.sale.merchant_name or self._settings.merchant_name
+        if not merchant.strip():
+            raise self._not_sent(
+                Reason.FIELD_REQUIRED_BY_PROVIDER, "a redemption here names the merchant"
+            )
+        return ((MERCHANT, merchant), (KIND, str(kind)))
 
     async def prepare_day(self, order: Order) -> tuple[tuple[str, str], ...]:
         """The day that a transaction will name, whenever it is sent; asks the vendor nothing."""
@@ -180,7 +207,7 @@ class PointBookings:
         order = question.order
         assert isinstance(order.asked, Points), "a redemption is in points"
         points = order.asked.value
-        kind = self._redemption_kind(order)
+        kind = self._kind(order)
         merchant = self._merchant(order, question.outbound_id)
         end = max(datetime.now(UTC), question.first_sent_time) + WINDOW
         try:
@@ -224,7 +251,7 @@ class PointBookings:
             ProviderError: by the tables; TOO_LONG for more than 20 pages.
         """
         period = (self._clock.encode(start), self._clock.encode(end))
-        lines: dict[int, Line] = {}
+        lines: dict[Line, None] = {}
         first = 0
         for _ in range(PAGES_MAX):
             answered = await self.find_page(
@@ -241,12 +268,13 @@ class PointBookings:
                 )
             )
             page = answered.value
-            lines |= {line.number: line for line in page.lines}
+            # A line that moved to the next page meanwhile comes again, as the very same.
+            lines |= dict.fromkeys(page.lines)
             first += len(page.lines)
             is_last = len(page.lines) < history.PAGE_MAX if page.count is None else False
             if is_last or (page.count is not None and first >= page.count):
                 return Answered(
-                    list(lines.values()),
+                    list(lines),
                     answered.http_status,
                     answered.request_text,
                     answered.answer_text,
@@ -313,22 +341,14 @@ class PointBookings:
         answered = await self._session.exchange(asked, bookings.decode_done)
         return _executed(answered, Receipt((Reference(bookings.TRANSACTION_ID, number),)))
 
-    def _redemption_kind(self, order: Order) -> int:
-        wanted = order.redemption_kind or self._settings.redemption_kind
-        kind = bookings.redemption_kind(wanted, self._settings.kinds)
-        if kind is None:
-            raise self._not_sent(
-                Reason.REQUEST_INVALID if wanted else Reason.FIELD_REQUIRED_BY_PROVIDER,
-                f"redemption_kind is one of {', '.join(self._settings.kinds)} here",
-            )
-        return kind
+    def _kind(self, order: Order) -> int:
+        kind = order.find_prepared(KIND)
+        assert kind, "a redemption is prepared with its kind"
+        return int(kind)
 
     def _merchant(self, order: Order, outbound_id: str) -> str:
-        name = order.sale.merchant_name or self._settings.merchant_name
-        if not name.strip():
-            raise self._not_sent(
-                Reason.FIELD_REQUIRED_BY_PROVIDER, "a redemption here names the merchant"
-            )
+        name = order.find_prepared(MERCHANT)
+        assert name, "a redemption is prepared with its merchant"
         return bookings.merchant_name(name, outbound_id, carries_tag=order.carries_tag)
 
     def _not_sent(self, reason: Reason, message: str) -> ProviderError:

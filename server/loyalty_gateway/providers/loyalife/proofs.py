@@ -19,6 +19,7 @@ from loyalty_gateway.domain.operations import (
 )
 from loyalty_gateway.providers.loyalife.points import PointBookings
 from loyalty_gateway.providers.loyalife.settings import Settings
+from loyalty_gateway.providers.loyalife.wire.history import Line
 from loyalty_gateway.providers.port import NotShown, ProviderError, Question, Send
 
 MERCHANT_NAME_MAY_CARRY_TAG: Final = "merchant_name_may_carry_tag"
@@ -54,7 +55,8 @@ async def prove(points: PointBookings, settings: Settings, promise: str) -> str:
 
 async def _prove_tag(points: PointBookings, settings: Settings) -> str:
     """Redeems a point under a tag, looks for it as recovery would, and gives it back."""
-    order, key = _redemption(settings, carries_tag=True), str(uuid.uuid4())
+    order = await _redemption(points, settings, carries_tag=True)
+    key = str(uuid.uuid4())
     started = datetime.now(UTC)
     receipt = (await points.redeem(Send(order, key, 1))).receipt
     try:
@@ -84,7 +86,8 @@ async def _prove_tag(points: PointBookings, settings: Settings) -> str:
 async def _prove_reversal(points: PointBookings, settings: Settings) -> str:
     """Redeems a point and reverses it twice: the second must be refused as a duplicate."""
     member = settings.proof_member
-    order, key = _redemption(settings, carries_tag=False), str(uuid.uuid4())
+    order = await _redemption(points, settings, carries_tag=False)
+    key = str(uuid.uuid4())
     before = await points.find_points(member, Operation.GET_BALANCE)
     receipt = (await points.redeem(Send(order, key, 1))).receipt
     undo = _reversal(order, key, receipt)
@@ -142,14 +145,14 @@ async def _prove_key(points: PointBookings, settings: Settings) -> str:
     )
 
 
-async def _lines(points: PointBookings, member: str) -> set[int]:
+async def _lines(points: PointBookings, member: str) -> set[Line]:
     now, day = datetime.now(UTC), timedelta(days=2)
     found = await points.find_lines(Operation.LIST_TRANSACTIONS, member, now - day, now + day)
-    return {line.number for line in found.value}
+    return set(found.value)
 
 
-def _redemption(settings: Settings, *, carries_tag: bool) -> Order:
-    return Order(
+async def _redemption(points: PointBookings, settings: Settings, *, carries_tag: bool) -> Order:
+    order = Order(
         Operation.REDEEM_POINTS,
         settings.proof_member,
         Points(PROOF_POINTS),
@@ -158,6 +161,7 @@ def _redemption(settings: Settings, *, carries_tag: bool) -> Order:
         redemption_kind=settings.redemption_kind or next(iter(settings.kinds)),
         sale=Sale(merchant_name=PROOF_MERCHANT),
     )
+    return replace(order, prepared=await points.prepare_redemption(order))
 
 
 def _reversal(order: Order, key: str, receipt: Receipt) -> Send:
