@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from loyalty_gateway.booking.calls import (
@@ -106,12 +107,21 @@ class House:
                 read = ReadCall(operation=operation, filled_fields=filled_fields, **of_all)
                 return await _error_of(self.engine.read(read))
 
-    async def settle(self, request_id: str) -> Booking:
-        """Waits until no machine works on the booking any more, and returns it."""
+    async def cancel(self, request_id: str) -> LoyaltyError | None:
+        """Gives the booking up as a caller would; the error that was answered, or None."""
+        deadline = asyncio.get_running_loop().time() + CALLER_WAITS_S
+        key = BookingKey(request_id=request_id)
+        return await _error_of(self.engine.cancel(TENANT, key, deadline))
+
+    async def settle(self, request_id: str, *, than: State | None = None) -> Booking:
+        """Waits until no machine works on the booking any more, and returns it.
+
+        `than` is a state that does not count as an end, since the caller has given up.
+        """
         give_up_s = time.monotonic() + TRUTH_S
         while True:
             booking = await self.engine.get(TENANT, BookingKey(request_id=request_id))
-            if booking.state in SETTLED:
+            if booking.state in SETTLED and booking.state is not than:
                 # What the vendor still carries out on its own is part of the truth.
                 await self.stage.player.stage.finish()
                 return booking
@@ -140,11 +150,18 @@ class House:
             person=order.person,
             update_mask=order.update_mask,
             external=order.external,
+            proof_token=_seal(order.proof),
             sale=order.sale,
             in_doubt_policy=order.in_doubt_policy,
             fault=fault,
             filled_fields=frozenset(self.link.adapter.operations[operation].needed_fields),
         )
+
+
+def _seal(proof: str) -> str:
+    """The token that a caller has for the vendor's proof, where the order has one."""
+    end = datetime.now(UTC) + timedelta(hours=1)
+    return KEYRING.seal_proof(TENANT, CONNECTION, proof, end) if proof else ""
 
 
 async def _error_of(answer: Awaitable[object]) -> LoyaltyError | None:

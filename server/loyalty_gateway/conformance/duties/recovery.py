@@ -6,7 +6,7 @@ from typing import Final
 from loyalty_gateway.booking.calls import BookingCall
 from loyalty_gateway.conformance.books import Books
 from loyalty_gateway.conformance.duties.duty import Duty, to_bookings
-from loyalty_gateway.conformance.house import House, open_house
+from loyalty_gateway.conformance.house import SETTLED, House, open_house
 from loyalty_gateway.conformance.stage import Stage
 from loyalty_gateway.conformance.subject import Behaviour, Subject
 from loyalty_gateway.domain.booking import Booking, State
@@ -15,6 +15,8 @@ from loyalty_gateway.domain.operations import Operation, Order, RecoveryMode
 from loyalty_gateway.providers.port import Adapter
 
 FAULTS: Final = ("lost-before", "lost-after", "late-effect")
+REFUSED_FIRST: Final = "refused-first"
+"""The very first request is refused as a repeat of one that there never was."""
 
 ENDS: Final[Mapping[tuple[RecoveryMode, str], tuple[State, ...]]] = {
     **{(RecoveryMode.SAFE_RESEND, fault): (State.SUCCEEDED,) for fault in FAULTS},
@@ -25,6 +27,8 @@ ENDS: Final[Mapping[tuple[RecoveryMode, str], tuple[State, ...]]] = {
     },
     **{(RecoveryMode.REVERSE, fault): (State.REVERSED, State.NOT_EXECUTED) for fault in FAULTS},
     **{(RecoveryMode.MANUAL, fault): (State.NEEDS_REVIEW,) for fault in FAULTS},
+    # Whatever the vendor means by it: it has booked nothing, so no state may say that it has.
+    **{(mode, REFUSED_FIRST): tuple(SETTLED) for mode in RecoveryMode},
 }
 """Where a booking whose answer was lost must end, by the mode that holds for it."""
 
@@ -40,7 +44,7 @@ _EFFECTS: Final[Mapping[State, tuple[int, ...]]] = {
 
 async def a_lost_answer_ends_in_the_truth(stage: Stage, operation: Operation) -> None:
     for name, behaviour in stage.subject.behaviours.items():
-        for fault in FAULTS:
+        for fault in (*FAULTS, REFUSED_FIRST):
             await stage.fresh(**behaviour.settings)
             async with open_house(stage) as house:
                 await _try_fault(house, operation, name, behaviour, fault)
@@ -67,6 +71,34 @@ async def _try_fault(
         f"{where}, by {mode}: the booking ends {_told(booking)} and not {' or '.join(ends)}"
     )
     assert effects in _EFFECTS[booking.state], f"{where}: {effects} effects, {_told(booking)}"
+
+
+async def a_booking_given_up_is_undone(stage: Stage, operation: Operation) -> None:
+    for name, behaviour in stage.subject.behaviours.items():
+        for fault in ("", "lost-before", "lost-after"):
+            await stage.fresh(**behaviour.settings)
+            async with open_house(stage) as house:
+                await _try_giving_up(house, operation, fault, name)
+
+
+async def _try_giving_up(house: House, operation: Operation, fault: str, name: str) -> None:
+    where = f"{fault or 'no fault'} where {name or 'the vendor behaves as usual'}"
+    before = house.stage.books()
+    call, _ = await _ready(house, operation, fault)
+    await house.book(call)
+    error = await house.cancel(call.request_id)
+    assert error is None or error.reason is Reason.CANCEL_NOT_POSSIBLE, f"{where}: {error}"
+    # Once it is taken, nobody may be told any more that the booking was made.
+    than = State.SUCCEEDED if error is None else None
+    booking = await house.settle(call.request_id, than=than)
+    books = house.stage.books()
+    is_left = books.moved_since(before) != (0, 0)
+    if booking.state is State.NEEDS_REVIEW:
+        assert books.count_since(before, operation) in (0, 1), f"{where}: booked more than once"
+    else:
+        assert is_left is (booking.state is State.SUCCEEDED), (
+            f"{where}: {'something' if is_left else 'nothing'} is left, {_told(booking)}"
+        )
 
 
 async def an_undo_is_whole_and_once(stage: Stage, operation: Operation) -> None:
@@ -132,5 +164,11 @@ DUTIES: Final = (
         "an undo takes back the whole booking, and only once",
         _has_undo,
         an_undo_is_whole_and_once,
+    ),
+    Duty(
+        "give-up",
+        "a booking that is given up, its answer known or lost, never counts as one that was made",
+        _has_undo,
+        a_booking_given_up_is_undone,
     ),
 )
