@@ -168,7 +168,10 @@ def _vendor_lines(provider: str, vendor: Vendor) -> Iterator[str]:
     yield "| --- | --- | --- | --- |"
     is_booking = any(it in BOOKING_OPERATIONS for it in vendor.adapter.operations)
     assert is_booking, "a vendor without any booking needs no fates"
-    for (operation, code), row in vendor.subject.status.items():
+    places = {code: place for place, (_, code) in enumerate(vendor.subject.status)}
+    # A table made from a set of operations has another order in every process.
+    rows = sorted(vendor.subject.status.items(), key=lambda it: (places[it[0][1]], it[0][0] or ""))
+    for (operation, code), row in rows:
         shown = f"HTTP {code}" if isinstance(code, int) else f"`{code}`"
         yield f"| {shown} | {operation or 'any'} | `{row.reason}` | {_fate(row)} |"
     default = vendor.subject.status_default
