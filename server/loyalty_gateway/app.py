@@ -108,6 +108,8 @@ class Gateway:
                 then_every_s=settings.recovery.then_every_s,
                 settle_s=settings.engine.settle_s,
                 abandon_reserved_s=settings.recovery.abandon_reserved_s,
+                not_found_waits_s=settings.recovery.not_found_waits_s,
+                give_up_s=settings.recovery.give_up_s,
             ),
             tenant=settings.server.tenant,
             recovery_parallel_max=settings.recovery.parallel_max,

@@ -339,6 +339,24 @@ class Recovery(_Section):
         le=604_800,
         description="A booking of which nothing was sent is closed when nobody repeats it so long.",
     )
+    not_found_waits_s: tuple[Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)], ...] = (
+        Field(
+            default=(300, 600),
+            min_length=1,
+            max_length=10,
+            description=(
+                "A vendor that does not know a booking in doubt proves nothing before"
+                " `engine.settle_s`, and then only by saying so again after each of these"
+                " times."
+            ),
+        )
+    )
+    give_up_s: Seconds = Field(
+        default=86_400,
+        gt=0,
+        le=2_592_000,
+        description="So long a vendor is asked for a booking in doubt, or to undo one.",
+    )
     parallel_max: int = Field(
         default=8, ge=1, le=1_000, description="Bookings in recovery at the same time."
     )

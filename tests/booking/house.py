@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Connection, event
 from sqlalchemy import Engine as SqlEngine
 
-from loyalty_gateway.booking.calls import AccountKey, BookingCall, BookingKey
+from loyalty_gateway.booking.calls import AccountKey, BookingCall, BookingKey, OriginalKey
 from loyalty_gateway.booking.connections import Connections, Link, proof
 from loyalty_gateway.booking.engine import Engine
 from loyalty_gateway.booking.judge import Policy
@@ -28,7 +28,7 @@ from loyalty_gateway.domain.booking import (
 )
 from loyalty_gateway.domain.errors import LoyaltyError
 from loyalty_gateway.domain.operations import Operation, Receipt
-from loyalty_gateway.journal.journal import Journal
+from loyalty_gateway.journal.journal import Journal, ListQuery
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.store import Store
 from loyalty_gateway.journal.writer import Change, Opened, Opening
@@ -45,7 +45,11 @@ PATIENT = Policy(
 """Recovery takes no step by itself while a test runs."""
 
 QUICK = Policy(
-    schedule_s=(0.01, 0.02, 0.05), then_every_s=0.1, settle_s=60.0, abandon_reserved_s=900.0
+    schedule_s=(0.01, 0.02, 0.05),
+    then_every_s=0.1,
+    settle_s=60.0,
+    abandon_reserved_s=900.0,
+    not_found_waits_s=(0.05, 0.05),
 )
 """Recovery does in fractions of a second what it does in minutes."""
 
@@ -58,7 +62,7 @@ class PlainCodec:
         self.calls = 0
 
     def encode_private(self, booking: Booking, receipt: Receipt) -> bytes:
-        return b""
+        return b"" if receipt.card is None else receipt.card.holder.display_name.encode()
 
     def encode_answer(self, booking: Booking, receipt: Receipt | None = None) -> bytes:
         self.calls += 1
@@ -130,11 +134,16 @@ class HookedJournal(Journal):
         return await super().find(tenant, booking_id=booking_id, request_id=request_id)
 
     async def claim(
-        self, tenant: str, lease_s: float, limit: int, flying: Collection[str] = ()
+        self,
+        tenant: str,
+        lease_s: float,
+        limit: int,
+        flying: Collection[str] = (),
+        paused: Collection[str] = (),
     ) -> Sequence[Booking]:
         if self.before_due is not None:
             await self.before_due()
-        return await super().claim(tenant, lease_s, limit, flying)
+        return await super().claim(tenant, lease_s, limit, flying, paused)
 
     async def next_due_time(self, tenant: str, after: datetime) -> datetime | None:
         due_time = await super().next_due_time(tenant, after)
@@ -237,6 +246,10 @@ class House:
     async def cancel(self, request_id: str = "sale-0001") -> Booking:
         return await self.engine.cancel(TENANT, BookingKey(request_id=request_id), in_s(10))
 
+    async def undo(self, request_id: str = "undo-0001", of: str = "sale-0001") -> Answer:
+        """A caller undoes a booking that it names by its request_id."""
+        return await self.engine.book(an_undo(request_id, of))
+
     async def story(
         self, request_id: str = "sale-0001"
     ) -> tuple[Sequence[HistoryEntry], Sequence[Attempt]]:
@@ -246,6 +259,15 @@ class House:
     async def moves(self, request_id: str = "sale-0001") -> list[State]:
         """The states that a booking went through."""
         return [entry.to_state for entry in (await self.story(request_id))[0]]
+
+    async def is_quiet(self) -> None:
+        """Waits until no machine has anything left to do."""
+
+        async def nothing_is_open() -> bool:
+            rows = await self.journal.list(ListQuery(tenant=TENANT, limit=200))
+            return all(it.is_final or it.state is State.NEEDS_REVIEW for it in rows)
+
+        await until(nothing_is_open)
 
     async def becomes(self, *states: State, request_id: str = "sale-0001") -> Booking:
         """Waits until the booking stands at one of the states, by the journal's word."""
@@ -335,6 +357,21 @@ def a_call(request_id: str = "sale-0001", *, within_s: float = 20.0, **changes: 
         request_id=request_id,
         account=AccountKey("main", plain_id=CARD),
         asked=Money("CHF", 1000),
+        deadline=in_s(within_s),
+    )
+    return replace(call, **changes)
+
+
+def an_undo(
+    request_id: str = "undo-0001", of: str = "sale-0001", *, within_s: float = 20.0, **changes: Any
+) -> BookingCall:
+    """The reversal of another booking, whose account and amount are the original's."""
+    call = BookingCall(
+        tenant=TENANT,
+        operation=Operation.REVERSE_POINTS,
+        request_id=request_id,
+        account=AccountKey(""),
+        original=OriginalKey(request_id=of),
         deadline=in_s(within_s),
     )
     return replace(call, **changes)

@@ -16,6 +16,7 @@ from loyalty_gateway.domain.booking import FINAL, TRANSITIONS, Booking, Intent, 
 from loyalty_gateway.domain.errors import Fate, Proves, Reason
 from loyalty_gateway.domain.operations import (
     Balance,
+    InDoubtPolicy,
     Operation,
     Order,
     Receipt,
@@ -30,8 +31,11 @@ T0 = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 POLICY = Policy(
     schedule_s=(1.0, 5.0, 15.0), then_every_s=900.0, settle_s=60.0, abandon_reserved_s=900.0
 )
-RESENDS = Means(RecoveryMode.SAFE_RESEND, resend_until=T0 + timedelta(hours=12))
-BY_HAND = Means(RecoveryMode.MANUAL)
+RESEND = (RecoveryMode.SAFE_RESEND,)
+RESENDS = Means(RESEND, resend_until=T0 + timedelta(hours=12))
+ECHOES = replace(RESENDS, echo_is_exact=True)
+UNDOES = replace(RESENDS, may_undo=True)
+BY_HAND = Means()
 RECEIPT = Receipt(
     references=(Reference("receipt", "R-1"),),
     echoed=None,
@@ -58,7 +62,11 @@ def sent(
         connection="main",
         provider="fakevendor",
         order=Order(
-            Operation.DEBIT_BALANCE, "", asked or Money("CHF", 1000), allow_partial=allow_partial
+            Operation.DEBIT_BALANCE,
+            "",
+            asked or Money("CHF", 1000),
+            allow_partial=allow_partial,
+            may_take_part=allow_partial,
         ),
         outbound_id="o-1",
         target_hash=b"target",
@@ -190,13 +198,11 @@ def test_the_default_of_a_status_row_is_doubt() -> None:
     "means",
     [
         BY_HAND,
-        Means(RecoveryMode.SAFE_RESEND, resend_until=None),
-        Means(RecoveryMode.SAFE_RESEND, resend_until=at(2)),
-        *(
-            Means(mode, resend_until=at(3600))
-            for mode in RecoveryMode
-            if mode is not RecoveryMode.SAFE_RESEND
-        ),
+        Means(RESEND, resend_until=None),
+        Means(RESEND, resend_until=at(2)),
+        Means((RecoveryMode.MANUAL,), resend_until=at(3600)),
+        # Nothing is there to undo it with.
+        Means((RecoveryMode.REVERSE,), resend_until=at(3600)),
     ],
 )
 def test_a_doubt_that_no_machine_can_end_is_a_persons_at_once(means: Means) -> None:
@@ -205,7 +211,7 @@ def test_a_doubt_that_no_machine_can_end_is_a_persons_at_once(means: Means) -> N
 
     assert ended.state is State.NEEDS_REVIEW
     assert ended.next_attempt_time is None
-    assert ended.recovery_mode is means.mode
+    assert ended.recovery_mode is RecoveryMode.MANUAL
     assert ended.doubt_time == at(2)
 
 
@@ -344,7 +350,7 @@ def test_a_vendor_that_asks_for_less_patience_than_the_schedule_does_not_hurry_i
 @pytest.mark.parametrize("verdict", [UNKNOWN, refused(), not_booked(), not_booked(retry_after_s=9)])
 def test_recovery_stops_at_half_of_the_vendors_memory(verdict: Verdict) -> None:
     """T15: a key that the vendor has forgotten would book a second time."""
-    means = Means(RecoveryMode.SAFE_RESEND, resend_until=at(3))
+    means = Means(RESEND, resend_until=at(3))
     ended = after(resent(doubt_ended=1, sent_at=2), verdict, 3, means)
 
     assert ended.state is State.NEEDS_REVIEW
@@ -406,43 +412,107 @@ def test_a_booking_that_its_caller_gave_up_never_succeeds(booking: Booking) -> N
 
 
 @pytest.mark.parametrize(
-    ("asked", "allow_partial", "echoed", "applied"),
+    "booking", [sent(intent=Intent.CANCEL), resent(1, 2, intent=Intent.CANCEL)]
+)
+def test_what_its_caller_gave_up_is_undone_where_it_can_be(booking: Booking) -> None:
+    """T12: the settle that finds CANCEL, and what the vendor said is kept."""
+    ended = after(booking, executed(), 3, UNDOES)
+
+    assert ended.state is State.REVERSING
+    assert ended.references == RECEIPT.references
+    assert ended.applied == Money("CHF", 1000)
+    assert ended.settle_time is None
+    assert ended.next_attempt_time == at(3)
+
+
+def test_what_its_caller_gave_up_and_was_not_booked_is_closed() -> None:
+    """Nobody may repeat it any more."""
+    ended = after(sent(intent=Intent.CANCEL), not_booked(), 2)
+
+    assert ended.state is State.NOT_EXECUTED
+
+
+def test_a_doubt_under_auto_reverse_is_given_up_in_the_same_move() -> None:
+    booking = sent()
+    assert booking.order is not None
+    order = replace(booking.order, in_doubt_policy=InDoubtPolicy.AUTO_REVERSE)
+    ended = after(replace(booking, order=order), UNKNOWN, 2, UNDOES)
+
+    assert (ended.state, ended.intent) == (State.IN_DOUBT, Intent.CANCEL)
+
+
+_TEN = Money("CHF", 1000)
+
+
+@pytest.mark.parametrize(
+    ("asked", "may_take_part", "echoed", "fits", "applied"),
     [
-        (Money("CHF", 1000), False, None, Money("CHF", 1000)),
-        # Where no part was allowed the echo is evidence and not compared.
-        (Money("CHF", 1000), False, Money("CHF", 999), Money("CHF", 1000)),
-        (Money("CHF", 1000), True, None, Money("CHF", 1000)),
-        (Money("CHF", 1000), True, Money("CHF", 400), Money("CHF", 400)),
-        (Money("CHF", 1000), True, Money("CHF", 1000), Money("CHF", 1000)),
-        (Money("CHF", 1000), True, Money("CHF", 1001), None),
-        (Money("CHF", 1000), True, Money("CHF", 0), None),
-        (Money("CHF", 1000), True, Money("CHF", -5), None),
-        (Money("CHF", 1000), True, Money("EUR", 400), None),
-        (Money("CHF", 1000), True, Points(400), None),
-        (Points(100), True, Points(40), Points(40)),
-        (Points(100), True, Points(101), None),
-        (Points(100), True, Points(0), None),
-        (Points(100, "miles"), True, Points(40, "stars"), None),
-        (Points(100), True, Money("CHF", 40), None),
+        (_TEN, False, None, True, _TEN),
+        (_TEN, False, _TEN, True, _TEN),
+        (_TEN, False, Money("CHF", 999), False, _TEN),
+        (_TEN, False, Points(1000), False, _TEN),
+        # A part may have been taken, and the vendor does not say which.
+        (_TEN, True, None, True, None),
+        (_TEN, True, Money("CHF", 400), True, Money("CHF", 400)),
+        (_TEN, True, _TEN, True, _TEN),
+        (_TEN, True, Money("CHF", 1001), False, None),
+        (_TEN, True, Money("CHF", 0), False, None),
+        (_TEN, True, Money("CHF", -5), False, None),
+        (_TEN, True, Money("EUR", 400), False, None),
+        (_TEN, True, Points(400), False, None),
+        (Points(100), True, Points(40), True, Points(40)),
+        (Points(100), True, Points(101), False, None),
+        (Points(100), True, Points(0), False, None),
+        (Points(100, "miles"), True, Points(40, "stars"), False, None),
+        (Points(100), True, Money("CHF", 40), False, None),
     ],
 )
-def test_what_was_applied_is_as_asked_or_a_part_that_can_be(
-    asked: Amount, allow_partial: bool, echoed: Amount | None, applied: Amount | None
+def test_an_echo_in_the_unit_that_was_asked_in_must_fit(
+    asked: Amount, may_take_part: bool, echoed: Amount | None, fits: bool, applied: Amount | None
 ) -> None:
-    booking = sent(asked, allow_partial=allow_partial)
+    booking = sent(asked, allow_partial=may_take_part)
+    receipt = replace(RECEIPT, echoed=echoed)
 
-    assert judge.applied_amount(booking, replace(RECEIPT, echoed=echoed)) == applied
+    assert judge.echo_fits(booking, receipt, ECHOES) is fits
+    if fits:
+        assert judge.applied_amount(booking, receipt, ECHOES) == applied
 
 
-def test_an_applied_amount_that_cannot_be_is_a_persons() -> None:
-    """The vendor booked something that was never asked for, and it is the vendor's word."""
-    booking = sent(allow_partial=True)
-    ended = after(booking, executed(replace(RECEIPT, echoed=Money("CHF", 5000))), 2)
+@pytest.mark.parametrize("echoed", [None, _TEN, Money("CHF", 999), Points(5)])
+@pytest.mark.parametrize(("may_take_part", "applied"), [(False, _TEN), (True, None)])
+def test_an_echo_without_that_promise_is_evidence_and_not_compared(
+    echoed: Amount | None, may_take_part: bool, applied: Amount | None
+) -> None:
+    booking = sent(allow_partial=may_take_part)
+    ended = after(booking, executed(replace(RECEIPT, echoed=echoed)), 2)
 
-    assert ended.state is State.NEEDS_REVIEW
+    assert ended.state is State.SUCCEEDED
+    assert ended.applied == applied
+
+
+@pytest.mark.parametrize(
+    ("echoed", "applied"), [(Points(7), Points(7)), (None, None), (_TEN, None)]
+)
+def test_points_that_the_vendors_rules_made_are_the_vendors_word(
+    echoed: Amount | None, applied: Amount | None
+) -> None:
+    booking = sent()
+    assert booking.order is not None
+    booking = replace(booking, order=replace(booking.order, asked=None))
+    ended = after(booking, executed(replace(RECEIPT, echoed=echoed)), 2)
+
+    assert (ended.state, ended.applied) == (State.SUCCEEDED, applied)
+
+
+def test_an_amount_that_was_never_asked_for_proves_nothing_and_is_kept() -> None:
+    """The vendor's word may be about something else."""
+    ended = after(sent(), executed(replace(RECEIPT, echoed=Money("CHF", 5000))), 2, ECHOES)
+
+    assert ended.state is State.IN_DOUBT
     assert ended.references == RECEIPT.references
     assert ended.reason is Reason.PROVIDER_ANSWER_UNREADABLE
     assert ended.applied is None
+    assert ended.doubt_time == at(2)
 
 
 @pytest.mark.parametrize("declines_are_replayed", [False, True])
@@ -450,10 +520,8 @@ def test_a_refusal_never_declines_what_the_vendor_once_said_it_booked(
     declines_are_replayed: bool,
 ) -> None:
     """After the strange amount an operator asks again, long after, and the vendor refuses."""
-    strange = after(
-        sent(allow_partial=True), executed(replace(RECEIPT, echoed=Money("CHF", 5000))), 2
-    )
-    asked_again = _claimed(replace(strange, state=State.IN_DOUBT), at(3_600))
+    strange = after(sent(), executed(replace(RECEIPT, echoed=Money("CHF", 5000))), 2, ECHOES)
+    asked_again = _claimed(strange, at(3_600))
     means = replace(RESENDS, declines_are_replayed=declines_are_replayed)
     ended = after(asked_again, refused(), 3_601, means)
 
@@ -462,6 +530,10 @@ def test_a_refusal_never_declines_what_the_vendor_once_said_it_booked(
 
 
 # --- what a connection allows -----------------------------------------------------------------
+
+
+def mode_of(means: Means, now: datetime = T0) -> RecoveryMode:
+    return judge.mode_now(sent(), means, now, POLICY)
 
 
 def a_link(promises: Mapping[str, bool], vendor: FakeVendor | None = None) -> Link:
@@ -478,16 +550,15 @@ def test_resending_is_allowed_for_half_of_the_vendors_memory_from_the_first_send
     means = link.means(replace(sent(), sent_time=at(3_000)))
 
     assert means.resend_until == at(3_600)
-    assert judge.may_resend(means, at(3_599.9))
-    assert not judge.may_resend(means, at(3_600))
+    assert mode_of(means, at(3_599.9)) is RecoveryMode.SAFE_RESEND
+    assert mode_of(means, at(3_600)) is RecoveryMode.MANUAL
 
 
 @pytest.mark.parametrize("promises", [{}, {RESEND_IS_SAFE: False}])
 def test_a_promise_that_was_not_proven_allows_nothing(promises: dict[str, bool]) -> None:
     means = a_link(promises).means(sent())
 
-    assert means.mode is RecoveryMode.MANUAL
-    assert not judge.may_resend(means, T0)
+    assert mode_of(means) is RecoveryMode.MANUAL
 
 
 def test_another_target_allows_nothing_unless_keys_survive_the_change() -> None:
@@ -495,14 +566,14 @@ def test_another_target_allows_nothing_unless_keys_survive_the_change() -> None:
     stays = a_link({RESEND_IS_SAFE: True})
     survives = a_link({RESEND_IS_SAFE: True, "keys_survive_rotation": True})
 
-    assert not judge.may_resend(stays.means(moved), T0)
-    assert judge.may_resend(survives.means(moved), T0)
+    assert mode_of(stays.means(moved)) is RecoveryMode.MANUAL
+    assert mode_of(survives.means(moved)) is RecoveryMode.SAFE_RESEND
 
 
 def test_an_operation_that_is_no_longer_offered_is_a_persons() -> None:
     gone = replace(sent(), operation=Operation.REDEEM_POINTS)
 
-    assert a_link({RESEND_IS_SAFE: True}).means(gone).mode is RecoveryMode.MANUAL
+    assert a_link({RESEND_IS_SAFE: True}).means(gone) == Means()
 
 
 def test_refusals_count_as_replayed_only_where_that_was_proven() -> None:
@@ -523,7 +594,9 @@ class Event:
     means: Means
 
 
-_MEANS = st.sampled_from([RESENDS, RESENDS, replace(RESENDS, declines_are_replayed=True), BY_HAND])
+_MEANS = st.sampled_from(
+    [RESENDS, ECHOES, UNDOES, replace(RESENDS, declines_are_replayed=True), BY_HAND]
+)
 _VERDICTS: list[Callable[[], Verdict]] = [
     executed,
     lambda: executed(replace(RECEIPT, echoed=Money("CHF", 400))),
@@ -582,9 +655,10 @@ def test_whatever_the_attempts_end_with_no_effect_is_ever_forgotten(
             assert booking.epoch == before.epoch + 1
             assert booking.doubtful_attempts >= 0
             was_executed |= verdict.status.fate is Fate.EXECUTED
+            fits = verdict.receipt is None or judge.echo_fits(before, verdict.receipt, event.means)
             if verdict.status.fate is Fate.NOT_EXECUTED:
                 unproven -= 1
-            if verdict.status.fate is Fate.UNKNOWN:
+            if verdict.status.fate is Fate.UNKNOWN or not fits:
                 last_doubt = now
             if booking.state in _NOTHING_HAPPENED:
                 is_proven = (
@@ -603,16 +677,19 @@ def test_whatever_the_attempts_end_with_no_effect_is_ever_forgotten(
                 assert booking.doubtful_attempts == 0
                 unproven = 0
             if booking.state is State.SUCCEEDED:
-                assert verdict.status.fate is Fate.EXECUTED and intent is Intent.EXECUTE
-                assert booking.applied is not None
+                assert verdict.status.fate is Fate.EXECUTED and intent is Intent.EXECUTE and fits
+            if booking.state is State.REVERSING:
+                assert verdict.status.fate is Fate.EXECUTED and intent is Intent.CANCEL and fits
+                assert booking.applied is not None or allow_partial
             if booking.state is State.IN_DOUBT:
                 assert booking.next_attempt_time is not None
                 assert booking.next_attempt_time > at(now)
-                assert judge.may_resend(event.means, at(now))
+                mode = judge.mode_now(booking, event.means, at(now), POLICY)
+                assert mode is RecoveryMode.SAFE_RESEND
             if booking.state is State.NEEDS_REVIEW:
                 assert booking.next_attempt_time is None
             now += event.wait_s
-        if booking.state in FINAL:
+        if booking.state in FINAL or booking.state is State.REVERSING:
             return
         if booking.state is State.RESERVED:
             unproven = 1

@@ -14,6 +14,7 @@ from loyalty_gateway.booking.calls import Decision, PromiseSource
 from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.booking import AttemptKind, Booking, State
 from loyalty_gateway.domain.errors import Fate, Reason
+from loyalty_gateway.domain.operations import Operation
 from loyalty_gateway.journal.journal import PromiseRow
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.writer import Change, unavailable
@@ -31,6 +32,7 @@ from tests.booking.house import (
 )
 from tests.booking.vendor import (
     RESEND_IS_SAFE,
+    TAKES_PARTS,
     Act,
     FakeVendor,
     Gate,
@@ -531,7 +533,8 @@ async def test_an_operators_finding_ends_a_review_as_not_booked(place: Place) ->
 async def test_the_part_that_was_applied_stays_unknown_where_a_part_was_allowed(
     place: Place,
 ) -> None:
-    async with open_house(place, FakeVendor(contradicts)) as house:
+    vendor = FakeVendor(contradicts, offers={Operation.DEBIT_BALANCE: TAKES_PARTS})
+    async with open_house(place, vendor) as house:
         await house.fails(allow_partial=True)
         booking = await resolve(house, BOOKED)
 

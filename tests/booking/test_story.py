@@ -272,39 +272,6 @@ async def test_an_unknown_booking_has_no_story(place: Place) -> None:
     assert error.reason is Reason.NOT_FOUND
 
 
-BEFORE_A_BOOKING_EXISTS = {
-    Reason.REQUEST_INVALID,
-    Reason.REQUEST_ID_REUSED,
-    Reason.CANCEL_NOT_POSSIBLE,
-    Reason.RESOLUTION_NOT_POSSIBLE,
-    Reason.ORIGINAL_NOT_FOUND,
-    Reason.ORIGINAL_NOT_REVERSIBLE,
-    Reason.ACCOUNT_ON_HOLD,
-    Reason.CURRENCY_NOT_ACCEPTED,
-    Reason.CAPABILITY_NOT_SUPPORTED,
-    Reason.FIELD_REQUIRED_BY_PROVIDER,
-    Reason.CONNECTION_NOT_FOUND,
-    Reason.CONNECTION_PAUSED,
-    Reason.UNAUTHENTICATED,
-    Reason.SCOPE_MISSING,
-    Reason.NOT_FOUND,
-    Reason.OVERLOADED,
-    Reason.TENANT_LIMITED,
-    Reason.DRAINING,
-    Reason.DATA_LOSS,
-}
-"""A booking never carries these: the call was refused before, or speaks of another one."""
-
-TOLD_BY_THE_STATE = {
-    Reason.BOOKING_IN_DOUBT,
-    Reason.BOOKING_IN_PROGRESS,
-    Reason.BOOKING_NEEDS_REVIEW,
-    Reason.BOOKING_NOT_EXECUTED,
-    Reason.BOOKING_REVERSED,
-    Reason.ALREADY_REVERSED,
-}
-"""These say where a booking stands; its own reason says why."""
-
-
-def test_every_reason_that_a_booking_can_carry_is_somebodys_fault() -> None:
-    assert set(_FAULTS) == set(Reason) - BEFORE_A_BOOKING_EXISTS - TOLD_BY_THE_STATE
+def test_every_reason_is_somebodys_fault_or_openly_nobodys() -> None:
+    assert set(_FAULTS) == set(Reason)
+    assert set(_FAULTS.values()) == set(WhoseFault)

@@ -2,33 +2,62 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
+from loyalty_gateway.booking.connections import NO_OTHER_CHANNEL_BOOKS
 from loyalty_gateway.domain.amounts import Amount, Money
 from loyalty_gateway.domain.errors import Fate, Proves, Reason
 from loyalty_gateway.domain.operations import (
+    UNDO_OPERATIONS,
     Balance,
     CardFacts,
     Found,
     Operation,
+    Order,
     Receipt,
     RecoveryMode,
     Reference,
 )
 from loyalty_gateway.providers.port import (
+    Candidate,
     Check,
     Executed,
+    Finding,
     Lookup,
     Offer,
     PromiseFacts,
     ProviderError,
+    Question,
     Send,
     StatusRow,
     Way,
 )
 
 RESEND_IS_SAFE = "resend_is_safe"
+QUERY_ANSWERS = "query_answers"
+TAG_IS_SHOWN = "tag_is_shown"
+UNDO_TAKES_OUR_NUMBER = "undo_takes_our_number"
+
+
+async def _nobody(_: object) -> NoReturn:
+    raise AssertionError("the vendor that plays it has its own")
+
+
+SAFE_RESEND = Way(RecoveryMode.SAFE_RESEND, RESEND_IS_SAFE)
+QUERY = Way(RecoveryMode.STATUS_QUERY, QUERY_ANSWERS)
+MATCH = Way(RecoveryMode.STATEMENT_MATCH, any_of=(TAG_IS_SHOWN, NO_OTHER_CHANNEL_BOOKS))
+REVERSE = Way(RecoveryMode.REVERSE, UNDO_TAKES_OUR_NUMBER)
+
+RESENT = Offer(_nobody, ways=(SAFE_RESEND,))
+ASKED = Offer(_nobody, ways=(QUERY,), ask=_nobody)
+MATCHED = Offer(_nobody, ways=(MATCH,), ask=_nobody, tag_promise=TAG_IS_SHOWN)
+TAKES_PARTS = Offer(_nobody, ways=(SAFE_RESEND,), partial_amounts=True)
+"""Offers to be played, each with one way to the truth; a test adds what it needs."""
+
+
+Prepared = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +70,21 @@ class Effect:
 
 
 class FakeVendor:
-    """Fills the adapter's port. Each attempt takes the script's next act, then `otherwise`."""
+    """Fills the adapter's port. Each attempt takes the script's next act, then `otherwise`.
+
+    A question takes the next of `answers`, then the truth; a preparation the next of `prepares`.
+    An undo is an attempt like any other: it undoes the effect of its original, once.
+    """
 
     provider = "fakevendor"
     points_unit = ""
     settle_s = 0.0
     promises: Mapping[str, PromiseFacts] = {
-        RESEND_IS_SAFE: PromiseFacts("a booking that is sent twice is booked once")
+        RESEND_IS_SAFE: PromiseFacts("a booking that is sent twice is booked once"),
+        QUERY_ANSWERS: PromiseFacts("a booking is found by our number"),
+        TAG_IS_SHOWN: PromiseFacts("the statement shows our tag"),
+        UNDO_TAKES_OUR_NUMBER: PromiseFacts("a booking is undone by our number"),
+        NO_OTHER_CHANNEL_BOOKS: PromiseFacts("nobody else books", is_provable=False),
     }
     unsupported_notes: Mapping[Operation, str] = {}
 
@@ -62,6 +99,9 @@ class FakeVendor:
         offers: Mapping[Operation, Offer] | None = None,
         further: Mapping[Operation, Offer] | None = None,
         applied: Amount | None = None,
+        card: CardFacts | None = None,
+        answers: Sequence["Reply"] = (),
+        prepares: Sequence["Prepared | ProviderError"] = (),
     ) -> None:
         self.display_name = "A vendor played in memory"
         self.currency = currency
@@ -71,6 +111,12 @@ class FakeVendor:
         self.otherwise: Act = otherwise or books
         self.is_idempotent = is_idempotent
         self.applied = applied
+        self.card = card
+        self.answers = deque(answers)
+        self.prepares = deque(prepares)
+        self.prepared: list[Order] = []
+        self.questions: list[Question] = []
+        self.undone: dict[str, str] = {}
         self.sends: list[Send] = []
         self.effects: list[Effect] = []
         self.running = 0
@@ -82,7 +128,12 @@ class FakeVendor:
             Operation.TOP_UP_BALANCE: sends_again,
             Operation.DEBIT_BALANCE: sends_again,
             **{
-                operation: replace(offer, call=self._book)
+                operation: replace(
+                    offer,
+                    call=self._book,
+                    ask=offer.ask and self._ask,
+                    prepare=offer.prepare and self._prepare,
+                )
                 for operation, offer in (offers or {}).items()
             },
             # Reads and challenges, with the calls that a test brings.
@@ -95,14 +146,46 @@ class FakeVendor:
         if known is not None and self.is_idempotent:
             return replace(known, is_replay=True)
         order = send.order
+        if order.operation in UNDO_OPERATIONS:
+            return self._undo(send)
         self.effects.append(Effect(send.outbound_id, order.account_id, order.asked))
         receipt = Receipt(
-            references=(Reference("receipt", f"R-{len(self.effects)}"),),
+            references=(Reference("receipt", f"R-{send.outbound_id[:13]}-{len(self.effects)}"),),
             echoed=self.applied,
             balances_after=(Balance(Money(self.currency, 4250)),),
+            card=self.card,
         )
         self._receipts[send.outbound_id] = receipt
         return receipt
+
+    @property
+    def standing(self) -> list[Effect]:
+        """The effects that were not undone."""
+        return [it for it in self.effects if it.outbound_id not in self.undone]
+
+    def _undo(self, send: Send) -> Receipt:
+        original = send.order.original
+        assert original is not None, "an undo comes with its original"
+        if original.outbound_id in self.undone:
+            raise refusal(Reason.ALREADY_REVERSED, shows_earlier=True)
+        if all(it.outbound_id != original.outbound_id for it in self.effects):
+            raise refusal(Reason.ORIGINAL_NOT_FOUND)
+        self.undone[original.outbound_id] = send.outbound_id
+        receipt = Receipt(references=(Reference("undo", f"U-{send.outbound_id[:13]}"),))
+        self._receipts[send.outbound_id] = receipt
+        return receipt
+
+    async def _ask(self, question: Question) -> Finding:
+        self.questions.append(question)
+        reply = self.answers.popleft() if self.answers else tells_the_truth
+        return await reply(self, question)
+
+    async def _prepare(self, order: Order) -> Prepared:
+        self.prepared.append(order)
+        told = self.prepares.popleft() if self.prepares else (("pass", "P-1"),)
+        if isinstance(told, ProviderError):
+            raise told
+        return told
 
     async def _book(self, send: Send) -> Executed:
         self.sends.append(send)
@@ -128,6 +211,56 @@ class FakeVendor:
 
 
 Act = Callable[[FakeVendor, Send], Awaitable[Executed]]
+Reply = Callable[[FakeVendor, Question], Awaitable[Finding]]
+
+
+async def tells_the_truth(vendor: FakeVendor, question: Question) -> Finding:
+    """What the vendor's books hold under our number."""
+    receipt = vendor._receipts.get(question.outbound_id)
+    found = () if receipt is None else (Candidate(receipt, is_certain=True),)
+    return Finding(found, rule="asked by our number")
+
+
+async def shows_a_statement(vendor: FakeVendor, question: Question) -> Finding:
+    """Every booking of the account and amount, without our number."""
+    wanted = (question.order.account_id, question.order.asked)
+    return Finding(
+        tuple(
+            Candidate(vendor._receipts[it.outbound_id])
+            for it in vendor.effects
+            if (it.account_id, it.asked) == wanted
+        ),
+        rule="statement",
+    )
+
+
+async def finds_nothing(vendor: FakeVendor, question: Question) -> Finding:
+    """Not there (yet), whatever is true."""
+    return Finding(rule="not there")
+
+
+async def is_working_on_it(vendor: FakeVendor, question: Question) -> Finding:
+    """The vendor has it and is not done."""
+    return Finding(is_pending=True, rule="pending")
+
+
+async def says_it_refused(vendor: FakeVendor, question: Question) -> Finding:
+    """The vendor took it and did not execute it."""
+    return Finding(is_refused=True, rule="failed")
+
+
+async def is_silent(vendor: FakeVendor, question: Question) -> Finding:
+    """No answer to the question."""
+    raise _no_answer()
+
+
+def finds(*candidates: Candidate) -> Reply:
+    """Just these."""
+
+    async def reply(vendor: FakeVendor, question: Question) -> Finding:
+        return Finding(candidates, rule="found")
+
+    return reply
 
 
 async def books(vendor: FakeVendor, send: Send) -> Executed:
@@ -193,6 +326,30 @@ def refuses(
         )
 
     return act
+
+
+def refusal(
+    reason: Reason, *, shows_earlier: bool = False, contradicts: bool = False
+) -> ProviderError:
+    """A documented refusal, as the adapter raises it."""
+    return ProviderError(
+        StatusRow(
+            reason,
+            Fate.NOT_EXECUTED,
+            is_refusal=True,
+            contradicts=contradicts,
+            shows_earlier=shows_earlier,
+        ),
+        "refused",
+        rule=f"refusal: {reason}",
+        http_status=409,
+        provider_code=reason.lower(),
+    )
+
+
+async def is_a_duplicate(vendor: FakeVendor, send: Send) -> Executed:
+    """The vendor has had this booking, and does not say what it was called."""
+    raise refusal(Reason.PROVIDER_DECLINED, shows_earlier=True)
 
 
 def limits_the_rate(retry_after_s: float) -> Act:

@@ -620,8 +620,7 @@ async def test_every_statement_finds_its_rows_by_an_index_that_fits(
         for statement, plan in plans.items():
             steps = [step for step in plan if "SEARCH" in step or "SCAN" in step]
             # What SQLite makes of an empty list of ids.
-            empty = ("SCAN CONSTANT ROW", "SCAN (subquery-1)")
-            steps = [step for step in steps if step not in empty]
+            steps = [it for it in steps if not it.startswith(("SCAN CONSTANT", "SCAN (subquery"))]
             for step in steps:
                 assert any(step.endswith(fit) for fit in allowed[name]), (
                     f"{name}: {step}\n{statement}"

@@ -14,10 +14,10 @@ import pytest
 from sqlalchemy import Connection, text
 
 from loyalty_gateway.booking import judge
+from loyalty_gateway.booking.attempts import Attempts
 from loyalty_gateway.booking.drafts import Drafts
 from loyalty_gateway.booking.flights import Flights
 from loyalty_gateway.booking.judge import Means, Policy, Verdict
-from loyalty_gateway.booking.settling import Settling
 from loyalty_gateway.domain.booking import Answer, Booking, State
 from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.journal import postgres
@@ -109,14 +109,14 @@ def _gives_up_as_failed(patch: Patch) -> None:
 
 def _new_reference_on_retry(patch: Patch) -> None:
     """Each retry has an id of its own on the vendor's wire."""
-    real = Settling.attempt
+    real = Attempts.attempt
 
-    async def renaming(self: Settling, link: Any, send: Send, span: SpanHandle) -> Verdict:
+    async def renaming(self: Attempts, link: Any, send: Send, span: SpanHandle) -> Verdict:
         if send.attempt_number > 1:
             send = replace(send, outbound_id=str(uuid.uuid4()))
         return await real(self, link, send, span)
 
-    patch.setattr(Settling, "attempt", renaming)
+    patch.setattr(Attempts, "attempt", renaming)
 
 
 def _pooled_keep_alive(patch: Patch) -> None:

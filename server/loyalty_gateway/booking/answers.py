@@ -31,6 +31,12 @@ MESSAGES: dict[Reason, str] = {
     " the same request_id.",
     Reason.JOURNAL_UNAVAILABLE: "The journal was too slow, so nothing was sent. Repeat the same"
     " request_id.",
+    Reason.ALREADY_REVERSED: "The vendor says that the booking was undone before; nothing was"
+    " done.",
+    Reason.ORIGINAL_NOT_FOUND: "The vendor does not know the booking that was to be undone or"
+    " added to; nothing was done.",
+    Reason.ORIGINAL_NOT_REVERSIBLE: "The vendor does not undo this booking (any more); nothing"
+    " was done.",
     Reason.CODE_INVALID: "The code is wrong; nothing was booked.",
     Reason.CODE_EXPIRED: "The code has expired; nothing was booked.",
 }
@@ -186,8 +192,8 @@ def on_hold(asked: Booking) -> LoyaltyError:
     """Another booking on this account is a doubt that a new one would make worse."""
     return LoyaltyError(
         Reason.ACCOUNT_ON_HOLD,
-        "Another booking on this account waits for a person's decision; nothing was sent. Repeat"
-        " the same request_id later.",
+        "Another booking on this account is under way or in doubt, and a second one would hide"
+        " the truth about it; nothing was sent. Repeat the same request_id later.",
         fate=Fate.NOT_EXECUTED,
         request_id=asked.request_id,
         connection=asked.connection,

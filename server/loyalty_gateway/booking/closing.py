@@ -7,15 +7,22 @@ from loyalty_gateway.booking import judge
 from loyalty_gateway.booking.calls import BookingKey, Decision
 from loyalty_gateway.booking.connections import Connections
 from loyalty_gateway.booking.drafts import uuid7
+from loyalty_gateway.booking.judge import Policy
 from loyalty_gateway.booking.limits import Limits
-from loyalty_gateway.booking.settling import Settling, releases
+from loyalty_gateway.booking.settling import Settling
 from loyalty_gateway.booking.watching import Watchers
-from loyalty_gateway.domain.booking import Booking, State
+from loyalty_gateway.domain.booking import Booking, Intent, State
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
 from loyalty_gateway.domain.operations import RecoveryMode, Reference
 from loyalty_gateway.journal.journal import Journal
-from loyalty_gateway.journal.writer import Change, Opening
+from loyalty_gateway.journal.writer import Opening
 from loyalty_gateway.telemetry.redaction import redact
+
+_TRIES = 8
+_WITHOUT_EFFECT = frozenset({State.NOT_EXECUTED, State.DECLINED, State.REVERSED})
+_FINDS_OUT = frozenset(
+    {RecoveryMode.SAFE_RESEND, RecoveryMode.STATUS_QUERY, RecoveryMode.STATEMENT_MATCH}
+)
 
 
 class Closing:
@@ -28,12 +35,14 @@ class Closing:
         settling: Settling,
         watchers: Watchers,
         limits: Limits,
+        policy: Policy,
     ) -> None:
         self._journal = journal
         self._connections = connections
         self._settling = settling
         self._watchers = watchers
         self._limits = limits
+        self._policy = policy
 
     async def find(self, tenant: str, key: BookingKey) -> Booking | None:
         """The booking with this id or request_id, or None."""
@@ -55,11 +64,14 @@ class Closing:
         return found
 
     async def cancel(self, tenant: str, key: BookingKey, deadline: float) -> Booking:
-        """Closes a request_id: nothing will be booked for it, or the truth is told.
+        """Closes a request_id: nothing will stay booked for it, or the truth is told.
+
+        What was sent, or may have been, is undone where the vendor can; the answer comes as soon
+        as that wish is on disk, and GetBooking tells its end.
 
         Raises:
             LoyaltyError: CANCEL_NOT_POSSIBLE with the true outcome where something was or may
-                have been sent and the vendor has no undo; NOT_FOUND for an unknown name;
+                have been sent and no machine can undo it; NOT_FOUND for an unknown name;
                 TENANT_LIMITED for too many cancellations of unknown request_ids.
         """
         known = await self.find(tenant, key)
@@ -67,35 +79,53 @@ class Closing:
             if not key.request_id:
                 return await self.get(tenant, key)
             known = await self._entomb(tenant, key.request_id)
-        for _ in range(8):
-            if known.state is not State.RESERVED:
-                break
-            now = self._journal.now()
-            closed = replace(
-                known,
+        for _ in range(_TRIES):
+            if known.state in _WITHOUT_EFFECT or (
+                known.state is State.REVERSING and known.cancel_requested
+            ):
+                return known
+            after = self._cancelled(known)
+            if after is None:
+                raise _not_cancellable(known)
+            if after is known:
+                return known
+            settled = await self._settling.move(
+                self._settling.change(known, after, "caller", "CancelBooking")
+            )
+            if (settled.epoch, settled.state) == (after.epoch, after.state):
+                return settled
+            known = settled
+        raise _not_cancellable(known)
+
+    def _cancelled(self, known: Booking) -> Booking | None:
+        """The booking with the wish to be rid of it; itself where it is noted already, None where
+        it cannot be kept."""
+        now = self._journal.now()
+        moved = replace(known, epoch=known.epoch + 1, intent=Intent.CANCEL)
+        at_once = replace(moved, owner="", lease_until=None, next_attempt_time=now)
+        if known.state is State.RESERVED and not known.is_own_undo:
+            return replace(
+                moved,
                 state=State.NOT_EXECUTED,
-                epoch=known.epoch + 1,
+                intent=known.intent,
                 next_attempt_time=None,
                 settle_time=now,
             )
-            change = Change(known, closed, actor="caller", note="CancelBooking")
-            if await self._journal.change(change):
-                self._watchers.tell(known.booking_id)
-                return closed
-            known = await self.get(tenant, BookingKey(booking_id=known.booking_id))
-        if known.state in (State.NOT_EXECUTED, State.DECLINED, State.REVERSED, State.REVERSING):
-            return known
-        raise LoyaltyError(
-            Reason.CANCEL_NOT_POSSIBLE,
-            "This booking was sent, or may have been, and its vendor has no undo. Its outcome is"
-            f" {known.outcome}; while that is not final, GetBooking tells when it is known.",
-            fate=known.outcome,
-            is_final=known.is_final,
-            booking=known.name,
-            request_id=known.request_id,
-            connection=known.connection,
-            provider=known.provider,
-        )
+        if known.state is State.REVERSING:
+            return moved
+        link = self._connections.find(known.connection)
+        if link is None or link.find_undo(known) is None or known.is_matched:
+            return None
+        match known.state:
+            case State.SENDING | State.IN_DOUBT if known.cancel_requested:
+                return known
+            case State.SENDING | State.IN_DOUBT:
+                # While an attempt runs its end finds the wish; else recovery goes on from here.
+                return moved if known.attempt_open else at_once
+            case State.SUCCEEDED if not known.cancel_requested:
+                return replace(at_once, state=State.REVERSING, recovery_tries=0)
+        # A person's to decide, or the vendor has refused to undo it before.
+        return None
 
     async def _entomb(self, tenant: str, request_id: str) -> Booking:
         """Takes an unknown request_id, so that its original finds it closed."""
@@ -150,41 +180,57 @@ class Closing:
                 if is_busy
                 else f"it stands at {known.state}",
             )
-        now = self._journal.now()
         note = redact(f"{decision.reason} (evidence: {decision.evidence})")
-        after = replace(
-            known,
-            epoch=known.epoch + 1,
-            owner="",
-            lease_until=None,
-            next_attempt_time=None,
-            settle_time=now,
-            state=State.SUCCEEDED if decision.outcome is Fate.EXECUTED else State.NOT_EXECUTED,
-        )
-        if after.state is State.SUCCEEDED:
-            order = known.order
-            assert order is not None, "a tombstone is final"
-            evidence = Reference("operator-evidence", redact(decision.evidence)[:200])
-            after = self._settling.with_bytes(
-                replace(
-                    after,
-                    reason=None,
-                    applied=None if order.allow_partial else order.asked,
-                    references=(*known.references, evidence),
-                )
-            )
+        after = await self._resolved(known, decision)
         settled = await self._settling.move(
-            Change(
-                known,
-                after,
-                actor=f"operator {actor}",
-                note=note,
-                holds_account=releases(known, after),
-            )
+            self._settling.change(known, after, f"operator {actor}", note)
         )
         if settled.epoch != after.epoch or settled.state is not after.state:
             raise _not_resolvable(settled, f"it has moved to {settled.state} meanwhile")
         return settled
+
+    async def _resolved(self, known: Booking, decision: Decision) -> Booking:
+        """The booking as a person's finding leaves it."""
+        now = self._journal.now()
+        ended = replace(
+            known,
+            epoch=known.epoch + 1,
+            owner="",
+            attempt_open=False,
+            lease_until=None,
+            next_attempt_time=None,
+        )
+        if decision.outcome is not Fate.EXECUTED:
+            # An answer that was kept for its success, and never told, is none.
+            answer = known.answer_bytes if known.is_answered else None
+            sealed = known.answer_sealed if known.is_answered else None
+            return replace(
+                ended,
+                state=State.NOT_EXECUTED,
+                settle_time=now,
+                answer_bytes=answer,
+                answer_sealed=sealed,
+            )
+        order = known.order
+        assert order is not None, "a tombstone is final"
+        evidence = Reference("operator-evidence", redact(decision.evidence)[:200])
+        applied = known.applied or (None if order.may_take_part else order.asked)
+        booked = replace(
+            ended, reason=None, applied=applied, references=(*known.references, evidence)
+        )
+        if known.cancel_requested and await self._may_undo(known):
+            # Its caller gave it up, so it must not stand.
+            undone = replace(booked, state=State.REVERSING, recovery_tries=0, next_attempt_time=now)
+            return self._settling.with_bytes(undone)
+        return self._settling.with_bytes(replace(booked, state=State.SUCCEEDED, settle_time=now))
+
+    async def _may_undo(self, booking: Booking) -> bool:
+        """Whether a machine can undo it, and has not tried in vain before."""
+        link = self._connections.find(booking.connection)
+        if link is None or link.find_undo(booking) is None or booking.is_matched:
+            return False
+        following = await self._journal.following(booking.tenant, [booking.name])
+        return not any(it.is_own_undo for it in following)
 
     async def _ask_now(self, known: Booking, actor: str, deadline: float) -> Booking:
         if known.is_final:
@@ -192,29 +238,41 @@ class Closing:
         if known.state is State.NEEDS_REVIEW:
             link = self._connections.find(known.connection)
             now = self._journal.now()
-            if link is None or not judge.may_resend(link.means(known), now):
+            mode = RecoveryMode.MANUAL
+            if link is not None and known.answer_bytes is None:
+                mode = judge.mode_now(known, link.means(known), now, self._policy)
+            if mode not in _FINDS_OUT:
                 raise _not_resolvable(
-                    known, "no machine can find out: resending is not allowed (any more)"
+                    known, "no machine can find out: no way is open to it (any more)"
                 )
             again = replace(
                 known,
                 state=State.IN_DOUBT,
                 epoch=known.epoch + 1,
-                recovery_mode=RecoveryMode.SAFE_RESEND,
+                recovery_mode=mode,
                 next_attempt_time=now,
             )
+            note = "asked for one more try"
             known = await self._settling.move(
-                Change(
-                    known,
-                    again,
-                    actor=f"operator {actor}",
-                    note="asked for one more try",
-                    holds_account=False,
-                )
+                self._settling.change(known, again, f"operator {actor}", note)
             )
         if known.state is State.IN_DOUBT:
             return await self._watchers.watch(known, deadline, is_kicked=True)
         return known
+
+
+def _not_cancellable(known: Booking) -> LoyaltyError:
+    return LoyaltyError(
+        Reason.CANCEL_NOT_POSSIBLE,
+        "This booking was sent, or may have been, and no machine can undo it. Its outcome is"
+        f" {known.outcome}; while that is not final, GetBooking tells when it is known.",
+        fate=known.outcome,
+        is_final=known.is_final,
+        booking=known.name,
+        request_id=known.request_id,
+        connection=known.connection,
+        provider=known.provider,
+    )
 
 
 def _not_resolvable(booking: Booking, why: str) -> LoyaltyError:

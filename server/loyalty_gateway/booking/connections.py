@@ -12,11 +12,21 @@ from loyalty_gateway.booking.calls import Capability, ConnectionState, Promise, 
 from loyalty_gateway.booking.judge import Means
 from loyalty_gateway.domain.booking import Booking
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
-from loyalty_gateway.domain.operations import BOOKING_OPERATIONS, Operation, RecoveryMode, Support
+from loyalty_gateway.domain.operations import (
+    AMOUNT_ECHO_UNIT,
+    BOOKING_OPERATIONS,
+    Operation,
+    Order,
+    RecoveryMode,
+    Support,
+)
 from loyalty_gateway.providers.port import Adapter, Offer, Way
 
 _PROMISES_ASKED = ("keys_survive_rotation", "declines_are_replayed")
 """Promises that the engine itself asks for, beside those that offers rest on."""
+
+NO_OTHER_CHANNEL_BOOKS = "no_other_channel_books"
+"""The promise that nothing but this gateway books on the vendor's accounts."""
 
 
 @dataclass(slots=True)
@@ -51,20 +61,74 @@ class Link:
         is_any = not way.any_of or any(self.promise(name).value for name in way.any_of)
         return is_any and (not way.promise or self.promise(way.promise).value)
 
+    def find_offer(self, booking: Booking) -> Offer | None:
+        """What the adapter offers for a booking's operation today."""
+        if booking.operation is None:
+            return None
+        return self.adapter.operations.get(booking.operation)
+
+    def find_undo(self, booking: Booking) -> Operation | None:
+        """The operation that undoes a booking, where the adapter offers it."""
+        offer = self.find_offer(booking)
+        undo = offer.undo if offer else None
+        return undo if undo in self.adapter.operations else None
+
+    def is_tagged(self, offer: Offer) -> bool:
+        """Whether a new booking carries a tag that the vendor's statement shows."""
+        return bool(offer.tag_promise) and self.promise(offer.tag_promise).value
+
+    def may_match(self, way: Way, offer: Offer, order: Order) -> bool:
+        """Whether a statement can tell this very booking: by its tag, or since nothing else
+        books on the account."""
+        if order.carries_tag:
+            return not way.promise or self.promise(way.promise).value
+        others = [name for name in way.promises if name != offer.tag_promise]
+        return any(self.promise(name).value for name in others)
+
+    def holds_for(self, way: Way, offer: Offer, order: Order) -> bool:
+        """Whether a way holds today for this very order."""
+        is_asked = way.mode in (RecoveryMode.STATUS_QUERY, RecoveryMode.STATEMENT_MATCH)
+        if is_asked and offer.ask is None:
+            return False
+        if way.mode is RecoveryMode.STATEMENT_MATCH:
+            return self.may_match(way, offer, order)
+        return self.holds(way)
+
+    def may_take_part(self, offer: Offer) -> bool:
+        """Whether the vendor may be told that it may take less than it is asked for."""
+        is_promised = not offer.partial_promise or self.promise(offer.partial_promise).value
+        return offer.partial_amounts and is_promised
+
+    def may_auto_reverse(self, offer: Offer, order: Order) -> bool:
+        """Whether a machine can undo a doubt about this order, whatever happened."""
+        if offer.undo not in self.adapter.operations:
+            return False
+        return any(
+            self.holds_for(way, offer, order)
+            and (order.carries_tag or way.mode is not RecoveryMode.STATEMENT_MATCH)
+            for way in offer.ways
+        )
+
     def means(self, booking: Booking) -> Means:
         """How the truth about this booking may be found out today."""
-        offer = booking.operation and self.adapter.operations.get(booking.operation)
-        if not offer or booking.first_sent_time is None:
-            return Means(RecoveryMode.MANUAL)
+        offer = self.find_offer(booking)
+        if offer is None or booking.order is None or booking.first_sent_time is None:
+            return Means()
+        ways = tuple(way.mode for way in offer.ways if self.holds_for(way, offer, booking.order))
         is_same_target = (
             booking.target_hash == self.target_hash or self.promise("keys_survive_rotation").value
         )
         # Half of the vendor's memory: a key that it has forgotten would book a second time.
         until = booking.first_sent_time + timedelta(seconds=self.adapter.key_lifetime_s / 2)
         return Means(
-            self.mode(offer),
+            ways,
             resend_until=until if is_same_target else None,
+            settle_s=self.adapter.settle_s,
             declines_are_replayed=self.promise("declines_are_replayed").value,
+            echo_is_exact=self.promise(AMOUNT_ECHO_UNIT).value,
+            books_alone=self.promise(NO_OTHER_CHANNEL_BOOKS).value,
+            is_held_in_doubt=offer.is_held_in_doubt,
+            may_undo=self.find_undo(booking) is not None,
         )
 
     def saw(self, reason: Reason | None) -> None:

@@ -3,6 +3,7 @@
 import logging
 
 from loyalty_gateway.booking import story
+from loyalty_gateway.booking.attempts import Attempts
 from loyalty_gateway.booking.calls import (
     BookingCall,
     BookingFilter,
@@ -31,7 +32,9 @@ from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.booking.promises import Promises
 from loyalty_gateway.booking.reads import Reads
 from loyalty_gateway.booking.recovery import Recovery
+from loyalty_gateway.booking.sealed import Sealed
 from loyalty_gateway.booking.settling import Settling
+from loyalty_gateway.booking.steps import Steps
 from loyalty_gateway.booking.verifying import Verifying
 from loyalty_gateway.booking.watching import Watchers
 from loyalty_gateway.domain.booking import Answer, AnswerCodec, Booking, Story
@@ -60,19 +63,32 @@ class Engine:
         self._journal = journal
         self._tenant = tenant
         watchers = Watchers(journal)
-        settling = Settling(journal, connections, codec, watchers, limits, policy)
-        drafts = Drafts(journal, keyring, connections, limits)
-        self._flights = Flights(journal, connections, codec, drafts, settling, watchers, limits)
-        self._closing = Closing(journal, connections, settling, watchers, limits)
+        sealed = Sealed(journal, keyring)
+        settling = Settling(journal, connections, codec, sealed, watchers, limits, policy)
+        drafts = Drafts(journal, keyring, connections, sealed, limits)
+        attempts = Attempts(connections, limits.attempt_total_s)
+        self._settling = settling
+        self._flights = Flights(
+            journal, codec, drafts, sealed, attempts, settling, watchers, limits
+        )
+        self._closing = Closing(journal, connections, settling, watchers, limits, policy)
         self._reads = Reads(journal, keyring, connections, limits.attempt_total_s)
+        self._steps = Steps(
+            journal,
+            connections,
+            drafts,
+            sealed,
+            attempts,
+            settling,
+            policy,
+            limits.lease_s,
+        )
         self._recovery = Recovery(
             self._flights,
-            settling,
+            self._steps,
             watchers,
             journal,
-            keyring,
             connections,
-            policy,
             tenant=tenant,
             lease_s=limits.lease_s,
             parallel_max=recovery_parallel_max,
@@ -90,7 +106,7 @@ class Engine:
         now, and again for a vendor that could not be asked.
         """
         await self._promises.start(proves_itself=proves_itself)
-        adopted = await self._flights.adopt(self._tenant)
+        adopted = await self._steps.adopt(self._tenant)
         if adopted:
             log.warning("%d bookings of an earlier process were found in doubt", adopted)
         self._recovery.start()
@@ -137,15 +153,16 @@ class Engine:
 
     async def get(self, tenant: str, key: BookingKey) -> Booking:
         """See Closing.get."""
-        return await self._closing.get(tenant, key)
+        return await self._shown(await self._closing.get(tenant, key))
 
     async def list(self, tenant: str, filter: BookingFilter) -> tuple[tuple[Booking, ...], str]:
         """See Reads.list."""
-        return await self._reads.list(tenant, filter)
+        page, next_page_token = await self._reads.list(tenant, filter)
+        return await self._settling.shown(page), next_page_token
 
     async def cancel(self, tenant: str, key: BookingKey, deadline: float) -> Booking:
         """See Closing.cancel."""
-        return await self._closing.cancel(tenant, key, deadline)
+        return await self._shown(await self._closing.cancel(tenant, key, deadline))
 
     async def resolve(
         self,
@@ -156,11 +173,16 @@ class Engine:
         deadline: float,
     ) -> Booking:
         """See Closing.resolve."""
-        return await self._closing.resolve(tenant, booking_id, decision, actor, deadline)
+        resolved = await self._closing.resolve(tenant, booking_id, decision, actor, deadline)
+        return await self._shown(resolved)
+
+    async def _shown(self, booking: Booking) -> Booking:
+        (shown,) = await self._settling.shown((booking,))
+        return shown
 
     async def explain(self, tenant: str, key: BookingKey) -> Story:
         """A booking's story in words. Raises LoyaltyError NOT_FOUND."""
-        booking = await self._closing.get(tenant, key)
+        booking = await self._shown(await self._closing.get(tenant, key))
         history, attempts = await self._journal.story(tenant, booking.booking_id)
         return story.tell(booking, list(history), list(attempts))
 

@@ -6,23 +6,30 @@ sent. What a caller hears is always what the journal holds.
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 from loyalty_gateway import failpoints
+from loyalty_gateway.booking.admission import refusal_to_start
 from loyalty_gateway.booking.answers import error_for, in_progress, on_hold
+from loyalty_gateway.booking.attempts import Attempts
 from loyalty_gateway.booking.calls import BookingCall
-from loyalty_gateway.booking.connections import Connections, Link, at
-from loyalty_gateway.booking.drafts import Drafts
+from loyalty_gateway.booking.drafts import Draft, Drafts
+from loyalty_gateway.booking.holds import is_alone
 from loyalty_gateway.booking.judge import Verdict
 from loyalty_gateway.booking.limits import Limits
-from loyalty_gateway.booking.settling import Settling
+from loyalty_gateway.booking.reads import failed
+from loyalty_gateway.booking.sealed import Sealed
+from loyalty_gateway.booking.settling import Ending, Settling
+from loyalty_gateway.booking.undo import is_live
 from loyalty_gateway.booking.watching import UNSETTLED, Watchers
 from loyalty_gateway.domain.booking import Answer, AnswerCodec, AttemptKind, Booking, State
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
-from loyalty_gateway.domain.operations import Order
+from loyalty_gateway.domain.operations import InDoubtPolicy, Order
 from loyalty_gateway.journal.journal import Journal
-from loyalty_gateway.journal.writer import Change, Opened, Opening, unavailable
+from loyalty_gateway.journal.writer import Change, Opening
 from loyalty_gateway.providers.port import Send, StatusRow
 from loyalty_gateway.telemetry import metrics
 from loyalty_gateway.telemetry.spans import booking_span
@@ -30,6 +37,7 @@ from loyalty_gateway.telemetry.spans import booking_span
 log = logging.getLogger(__name__)
 
 _HOLD_POLL_S = 0.2
+_PREPARE_AGAIN_S = 1.0
 
 
 @dataclass(slots=True)
@@ -51,28 +59,40 @@ class _Landed:
     retry_after_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A booking whose intent is on disk, and the order to be sent before `send_by` (loop time)."""
+
+    booking: Booking
+    order: Order
+    send_by: float
+
+
 class Flights:
     """Bookings of this process. Reads stand in reads.py, stories in story.py."""
 
     def __init__(
         self,
         journal: Journal,
-        connections: Connections,
         codec: AnswerCodec,
         drafts: Drafts,
+        sealed: Sealed,
+        attempts: Attempts,
         settling: Settling,
         watchers: Watchers,
         limits: Limits,
     ) -> None:
         self._journal = journal
-        self._connections = connections
         self._codec = codec
         self._drafts = drafts
+        self._sealed = sealed
+        self._attempts = attempts
         self._settling = settling
         self._watchers = watchers
         self._limits = limits
         self._flights: dict[tuple[str, str], _Flight] = {}
         self._tasks: set[asyncio.Task[_Landed]] = set()
+        self._wishes: set[asyncio.Task[None]] = set()
         self._sending: set[str] = set()
         self._is_draining = False
 
@@ -85,121 +105,107 @@ class Flights:
             LoyaltyError: every reason of docs/errors.md that a booking can meet. `fate` is set
                 once the journal was asked; without it nothing is said of earlier calls.
         """
-        draft = self._drafts.draft(call)
-        link, order, booking = draft.link, draft.order, draft.booking
+        try:
+            return await self._book(call)
+        except LoyaltyError as error:
+            if error.fate is not Fate.UNKNOWN:
+                raise
+            if call.in_doubt_policy is InDoubtPolicy.AUTO_REVERSE:
+                # Before the caller hears of the doubt, since it relies on the undo from then on.
+                known = await self._settling.give_up(call.tenant, call.request_id, "AUTO_REVERSE")
+                if known is not None and known.is_answered:
+                    return self._answer(_Landed(known, is_replayed=True), is_replayed=True)
+            raise
+        except asyncio.CancelledError:
+            flight = self._flights.get((call.tenant, call.request_id))
+            others = flight.waiting if flight else 0
+            if call.in_doubt_policy is InDoubtPolicy.AUTO_REVERSE and not others:
+                self._keep(
+                    self._settling.give_up(call.tenant, call.request_id, "the caller has gone")
+                )
+            raise
+
+    async def _book(self, call: BookingCall) -> Answer:
+        try:
+            draft = await self._drafts.draft(call)
+        except LoyaltyError as error:
+            if error.reason is not Reason.ORIGINAL_NOT_FOUND:
+                raise
+            return await self._without_original(call, error)
+        booking = draft.booking
         key = (call.tenant, call.request_id)
         flight = self._flights.get(key)
-        if call.validate_only or flight is None or flight.fingerprint != booking.fingerprint:
-            refusal = self._admission(call, link)
-            if refusal is not None or call.validate_only:
+        is_mine = flight is None or flight.fingerprint != booking.fingerprint
+        if call.validate_only or flight is None or is_mine:
+            refusal = refusal_to_start(
+                call,
+                draft.link,
+                self._limits,
+                in_flight=len(self._tasks),
+                is_draining=self._is_draining,
+            )
+            known: Booking | None = None
+            is_refused = refusal is not None or draft.refusal is not None
+            if is_refused or call.validate_only or draft.offer.prepare or draft.is_undo:
+                # Something is about to be refused, or to be done before write 1 looks it up.
                 known = await self._journal.find(call.tenant, request_id=call.request_id)
-                if known is not None and not call.validate_only:
-                    return await self._answer_known(known, booking, call)
-                if known is not None:
-                    self._same_request(known, booking)
-                if refusal is not None:
-                    if known is not None:
-                        # What a validation is refused for says nothing of the booking itself.
-                        refusal.fate, refusal.is_final = known.outcome, known.is_final
-                        refusal.booking = known.name
-                    metrics.admission_rejected(refusal.reason.value)
-                    raise refusal
-                return self._preview(booking)
-            flight = self._launch(key, call, link, order, booking)
-            is_mine = True
-        else:
-            is_mine = False
+            if call.validate_only:
+                return self._validated(booking, known, refusal or draft.refusal)
+            if known is not None and (refusal is not None or known.state is not State.RESERVED):
+                return await self._answer_known(known, booking, call)
+            if refusal is not None:
+                metrics.admission_rejected(refusal.reason.value)
+            refusal = refusal or draft.refusal
+            if refusal is not None:
+                raise _refused(refusal, call, known)
+            flight = self._launch(key, call, draft, known)
         landed = await self._wait(flight, booking, call.deadline)
         self._same_request(landed.booking, booking)
-        if landed.booking.state in UNSETTLED:
+        if landed.booking.state in UNSETTLED and not landed.booking.is_answered:
             settled = await self._watchers.watch(
                 landed.booking, call.deadline, is_kicked=landed.is_replayed
             )
             landed = replace(landed, booking=settled)
         return self._answer(landed, is_replayed=landed.is_replayed or not is_mine)
 
-    def _admission(self, call: BookingCall, link: Link) -> LoyaltyError | None:
-        """Why no new booking may start now; duplicates of known ones are answered all the same."""
-        limits = self._limits
-        where = at(link)
-        # The journal is asked before this is raised, so that the absence is the truth so far.
-        nothing = Fate.NOT_EXECUTED
-        if self._is_draining:
-            return LoyaltyError(
-                Reason.DRAINING,
-                "This server is stopping; repeat the same request_id, another one will take it.",
-                fate=nothing,
-                request_id=call.request_id,
-                retry_after_s=1,
-                **where,
-            )
-        if link.is_paused:
-            return LoyaltyError(
-                Reason.CONNECTION_PAUSED,
-                "An operator has paused this connection.",
-                fate=nothing,
-                request_id=call.request_id,
-                **where,
-            )
-        if link.unresolved_count >= limits.unresolved_max:
-            return LoyaltyError(
-                Reason.PROVIDER_UNREACHABLE,
-                "Too many bookings of this connection are in doubt, so no new one is sent until"
-                " some are resolved.",
-                fate=nothing,
-                request_id=call.request_id,
-                retry_after_s=30,
-                **where,
-            )
-        if (
-            len(self._tasks) >= limits.in_flight_max
-            or link.in_flight >= limits.in_flight_per_connection_max
-        ):
-            return LoyaltyError(
-                Reason.OVERLOADED,
-                "Too many bookings are in flight; repeat the same request_id in a moment.",
-                fate=nothing,
-                request_id=call.request_id,
-                retry_after_s=1,
-                **where,
-            )
-        if call.deadline - asyncio.get_running_loop().time() < limits.deadline_min_s:
-            return LoyaltyError(
-                Reason.DEADLINE_TOO_SHORT,
-                f"A booking needs at least {limits.deadline_min_s} s; nothing was sent.",
-                fate=nothing,
-                request_id=call.request_id,
-                **where,
-            )
-        return None
+    async def _without_original(self, call: BookingCall, error: LoyaltyError) -> Answer:
+        """The original of an undo is not known; the request_id may be, and then it means something
+        else, or was cancelled."""
+        known = await self._journal.find(call.tenant, request_id=call.request_id)
+        if known is None:
+            raise _refused(error, call, None)
+        if known.is_tombstone:
+            return self._answer(_Landed(known, is_replayed=True), is_replayed=True)
+        raise _reused(known, call.account.connection or known.connection)
 
-    def _preview(self, booking: Booking) -> Answer:
+    def _validated(
+        self, booking: Booking, known: Booking | None, refusal: LoyaltyError | None
+    ) -> Answer:
         """What validate_only answers: the booking that would be, without name or state."""
+        if known is not None:
+            self._same_request(known, booking)
+        if refusal is not None:
+            # What a validation is refused for says nothing of the booking itself.
+            refusal.fate = known.outcome if known else Fate.NOT_EXECUTED
+            refusal.is_final = known is not None and known.is_final
+            refusal.booking = known.name if known else ""
+            raise refusal
         preview = replace(booking, booking_id="", attempt_count=0, outbound_id="")
         return Answer(self._codec.encode_answer(preview), "", is_replayed=False)
 
     def _same_request(self, known: Booking, asked: Booking) -> None:
         """Raises LoyaltyError REQUEST_ID_REUSED where the request_id means something else."""
-        if known.is_tombstone or known.fingerprint == asked.fingerprint:
-            return
-        raise LoyaltyError(
-            Reason.REQUEST_ID_REUSED,
-            "This request_id was used for another request; nothing was done for this one. Use"
-            " a new request_id for a new booking.",
-            request_id=known.request_id,
-            booking=known.name,
-            connection=asked.connection,
-            provider=asked.provider,
-            field="request_id",
-        )
+        if not known.is_tombstone and known.fingerprint != asked.fingerprint:
+            raise _reused(known, asked.connection, asked.provider)
 
     # --- the flight -----------------------------------------------------------------------
 
     def _launch(
-        self, key: tuple[str, str], call: BookingCall, link: Link, order: Order, booking: Booking
+        self, key: tuple[str, str], call: BookingCall, draft: Draft, known: Booking | None
     ) -> _Flight:
-        flight = _Flight(booking.fingerprint)
-        task = asyncio.create_task(self._fly(flight, call, link, order, booking))
+        link = draft.link
+        flight = _Flight(draft.booking.fingerprint)
+        task = asyncio.create_task(self._fly(flight, call, draft, known))
         flight.task = task
         self._tasks.add(task)
         link.in_flight += 1
@@ -239,75 +245,123 @@ class Flights:
         raise in_progress(asked, is_opened=True)
 
     async def _fly(
-        self, flight: _Flight, call: BookingCall, link: Link, order: Order, booking: Booking
+        self, flight: _Flight, call: BookingCall, draft: Draft, known: Booking | None
     ) -> _Landed:
-        loop = asyncio.get_running_loop()
+        link = draft.link
         attributes = {
-            "loyalty.booking": booking.name,
+            "loyalty.booking": draft.booking.name,
             "loyalty.operation": call.operation.value,
             "loyalty.connection": link.connection,
             "loyalty.provider": link.adapter.provider,
             "loyalty.request_id": call.request_id,
         }
         with booking_span("booking", attributes) as span:
-            # send_by counts from before the write was asked for: a slow disk is no excuse.
-            send_by = loop.time() + self._limits.send_by_s
-            booking = replace(booking, trace_parent=span.trace_parent)
-            failpoints.hit("before-open")
-            opened = await self._open(flight, booking, call)
-            if opened.is_held:
-                raise on_hold(booking)
-            flight.is_opened = True
-            failpoints.hit("after-open")
-            if not opened.is_new:
-                known = opened.booking
-                span.event("booking.known", {"loyalty.state": known.state.value})
-                span.set({"loyalty.booking": known.name, "loyalty.state": known.state.value})
-                if known.state is not State.RESERVED or known.fingerprint != booking.fingerprint:
-                    return _Landed(known, is_replayed=True)
-                send_by = loop.time() + self._limits.send_by_s
-                reopened = await self._reopen(known, link, call)
-                if reopened is None:
-                    now_known = await self._journal.find(call.tenant, request_id=call.request_id)
-                    assert now_known is not None, "bookings are not deleted"
-                    return _Landed(now_known, is_replayed=True)
-                booking = reopened
-            span.event("booking.opened", {"loyalty.attempt": booking.attempt_count})
-            self._sending.add(booking.booking_id)
+            draft = replace(draft, booking=replace(draft.booking, trace_parent=span.trace_parent))
+            # Before it is on disk, so that recovery never takes it for an orphan.
+            flying = (known or draft.booking).booking_id
+            self._sending.add(flying)
             try:
+                ready = await (
+                    self._open_new(flight, call, draft)
+                    if known is None
+                    else self._open_again(draft, known)
+                )
+                if isinstance(ready, Booking):
+                    span.event("booking.known", {"loyalty.state": ready.state.value})
+                    span.set({"loyalty.booking": ready.name, "loyalty.state": ready.state.value})
+                    return _Landed(ready, is_replayed=True)
+                flight.is_opened = True
+                booking = ready.booking
+                span.event("booking.opened", {"loyalty.attempt": booking.attempt_count})
                 if flight.waiting == 0:
                     verdict = _not_sent(Reason.DEADLINE_TOO_SHORT, "the caller had left before")
-                elif loop.time() > send_by:
+                elif asyncio.get_running_loop().time() > ready.send_by:
                     verdict = _not_sent(Reason.JOURNAL_UNAVAILABLE, "write 1 took too long")
                 else:
                     fault = call.fault if booking.attempt_count == 1 else ""
-                    send = Send(order, booking.outbound_id, booking.attempt_count, fault)
-                    verdict = await self._settling.attempt(link, send, span)
+                    send = Send(ready.order, booking.outbound_id, booking.attempt_count, fault)
+                    verdict = await self._attempts.attempt(link, send, span)
                 failpoints.hit("after-answer")
-                settled = await self._settling.settle(
-                    booking, verdict, link, actor="caller", kind=AttemptKind.SEND, span=span
-                )
+                ending = Ending(link=link, actor="caller", kind=AttemptKind.SEND, span=span)
+                settled = await self._settling.settle(booking, verdict, ending)
                 failpoints.hit("after-settle")
             finally:
-                self._sending.discard(booking.booking_id)
+                self._sending.discard(flying)
         return _Landed(settled, is_replayed=False, retry_after_s=verdict.retry_after_s)
 
-    async def _open(self, flight: _Flight, booking: Booking, call: BookingCall) -> Opened:
-        """Write 1; while another booking holds the account it waits for the caller's time."""
+    async def _open_new(
+        self, flight: _Flight, call: BookingCall, draft: Draft
+    ) -> "_Ready | Booking":
+        """Everything before the first byte of a new booking; the known one where it is not new."""
         loop = asyncio.get_running_loop()
+        if draft.offer.prepare is not None:
+            draft = await self._prepared(draft, call)
+        # send_by counts from before the first write was asked for: a slow disk is no excuse.
+        send_by = loop.time() + self._limits.send_by_s
+        if draft.is_undo:
+            refusal = await self._settling.begin_undo(draft.original, draft.booking)
+            if refusal is not None:
+                known = await self._journal.find(call.tenant, request_id=call.request_id)
+                if known is None:
+                    raise _refused(refusal, call, None)
+                return known
+        failpoints.hit("before-open")
         while True:
-            opened = await self._journal.open(Opening(booking, actor="caller"))
+            holds = is_alone(draft.booking)
+            opened = await self._journal.open(Opening(draft.booking, "caller", holds_account=holds))
             left_s = call.deadline - loop.time() - self._limits.deadline_min_s
-            if not opened.is_held or left_s <= 0 or flight.waiting == 0:
-                return opened
+            if not opened.is_held:
+                break
+            if left_s <= 0 or flight.waiting == 0:
+                raise on_hold(draft.booking)
+            # Another booking holds the account: it may end within the caller's time.
             await asyncio.sleep(min(_HOLD_POLL_S, left_s))
+            draft = self._drafts.again(draft)
+            send_by = loop.time() + self._limits.send_by_s
+        flight.is_opened = True
+        failpoints.hit("after-open")
+        if opened.is_new:
+            return _Ready(draft.booking, draft.order, send_by)
+        if draft.is_undo:
+            # Its request_id was taken meanwhile, so the undo that was begun is not to be.
+            await self._settling.end_undo(draft.original, "its undo was not opened")
+        known = opened.booking
+        if known.state is State.RESERVED and known.fingerprint == draft.booking.fingerprint:
+            return await self._open_again(draft, known)
+        return known
 
-    async def _reopen(self, known: Booking, link: Link, call: BookingCall) -> Booking | None:
-        """RESERVED -> SENDING for a caller who repeats; None when another one was faster."""
+    async def _prepared(self, draft: Draft, call: BookingCall) -> Draft:
+        """The draft with what the adapter had to read first. Raises LoyaltyError: nothing was
+        sent, and nothing is journalled."""
+        prepared = await self._attempts.prepare(draft.link, draft.offer, draft.order)
+        if isinstance(prepared, Verdict):
+            error = failed(
+                prepared.status.reason,
+                draft.link,
+                provider_code=prepared.provider_code,
+                retry_after_s=prepared.retry_after_s or _PREPARE_AGAIN_S,
+            )
+            raise _refused(error, call, None)
+        return self._drafts.again(replace(draft, order=replace(draft.order, prepared=prepared)))
+
+    async def _open_again(self, draft: Draft, known: Booking) -> "_Ready | Booking":
+        """RESERVED -> SENDING for a caller who repeats; the booking where another was faster."""
+        if known.fingerprint != draft.booking.fingerprint:
+            return known
         assert known.doubtful_attempts == 0, "RESERVED means that nothing was booked"
+        link = draft.link
+        send_by = asyncio.get_running_loop().time() + self._limits.send_by_s
+        try:
+            # As it was journalled: every attempt says the same.
+            order = await self._sealed.order_of(known)
+        except LookupError as error:
+            raise _unopenable(known) from error
+        if draft.is_undo:
+            refusal = await self._settling.begin_undo(draft.original, known)
+            if refusal is not None:
+                raise refusal_of_known(refusal, known)
         now = self._journal.now()
         lease_until = now + timedelta(seconds=self._limits.lease_s)
-        offer = self._connections.offer(link, call.operation)
         again = replace(
             known,
             state=State.SENDING,
@@ -319,26 +373,41 @@ class Flights:
             doubtful_attempts=1,
             attempt_open=True,
             target_hash=link.target_hash,
-            recovery_mode=link.mode(offer),
+            recovery_mode=self._drafts.mode_of(link, draft.offer, order),
             # Nothing was booked so far, so the vendor's memory of the key starts anew.
             first_sent_time=now,
             sent_time=now,
         )
-        change = Change(known, again, actor="caller", note="the caller repeated the request")
-        return again if await self._journal.change(change) else None
+        change = Change(
+            known,
+            again,
+            actor="caller",
+            note="the caller repeated the request",
+            holds_account=True if is_alone(again) else None,
+            waits_for_account=bool(again.account_hash) and not draft.is_undo,
+        )
+        if await self._journal.change(change):
+            return _Ready(again, order, send_by)
+        now_known = await self._journal.find(known.tenant, booking_id=known.booking_id)
+        assert now_known is not None, "bookings are not deleted"
+        if now_known.epoch == known.epoch:
+            raise refusal_of_known(on_hold(known), known)
+        if draft.is_undo and not is_live(now_known):
+            await self._settling.end_undo(draft.original, "its undo was not repeated")
+        return now_known
 
     async def _answer_known(self, known: Booking, asked: Booking, call: BookingCall) -> Answer:
         """Answers a repeat while new bookings are refused; a doubt may still end meanwhile."""
         self._same_request(known, asked)
-        if known.state in UNSETTLED:
+        if known.state in UNSETTLED and not known.is_answered:
             known = await self._watchers.watch(known, call.deadline, is_kicked=True)
         return self._answer(_Landed(known, is_replayed=True), is_replayed=True)
 
     def _answer(self, landed: _Landed, *, is_replayed: bool) -> Answer:
         """The stored answer, or the error that the state stands for."""
         booking = landed.booking
-        if booking.answer_bytes is not None:
-            return Answer(booking.answer_bytes, booking.name, is_replayed)
+        if booking.is_answered:
+            return Answer(self._sealed.answer_of(booking), booking.name, is_replayed)
         raise error_for(
             booking,
             now=self._journal.now(),
@@ -346,38 +415,11 @@ class Flights:
             is_replayed=is_replayed,
         )
 
-    # --- start and stop -----------------------------------------------------------------------
-
-    async def adopt(self, tenant: str) -> int:
-        """Takes over what an earlier process left, where no other process can be its owner.
-
-        In a shared journal the lease decides instead: nobody knows whether the owner is dead.
-        """
-        if self._journal.is_shared:
-            return 0
-        count = 0
-        failpoints.hit("adopting")
-        while left := await self._journal.orphans(tenant, limit=200):
-            for booking in left:
-                if booking.state is State.SENDING:
-                    moved = await self._settling.abandon(
-                        booking, "the process that sent it is gone"
-                    )
-                else:
-                    freed = replace(
-                        booking,
-                        epoch=booking.epoch + 1,
-                        owner="",
-                        lease_until=None,
-                        next_attempt_time=self._journal.now(),
-                    )
-                    moved = await self._settling.move(
-                        Change(booking, freed, "recovery", "the process that held it is gone")
-                    )
-                if moved.epoch == booking.epoch:
-                    raise unavailable(RuntimeError("an orphaned booking could not be moved"))
-            count += len(left)
-        return count
+    def _keep(self, wish: Coroutine[Any, Any, object]) -> None:
+        """Sees to it that a caller's wish is written down, although the caller has gone."""
+        task = asyncio.create_task(_logged(wish))
+        self._wishes.add(task)
+        task.add_done_callback(self._wishes.discard)
 
     def drain(self) -> None:
         """From now on no new booking starts; known ones are still answered."""
@@ -395,7 +437,9 @@ class Flights:
         """Waits for the bookings in flight; returns how many had to be left to recovery."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=timeout_s)
-        left = list(self._tasks)
+        if self._wishes:
+            await asyncio.wait(set(self._wishes), timeout=timeout_s)
+        left = [*self._tasks, *self._wishes]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
@@ -404,3 +448,52 @@ class Flights:
 
 def _not_sent(reason: Reason, rule: str) -> Verdict:
     return Verdict(StatusRow(reason, Fate.NOT_EXECUTED), rule, retry_after_s=1)
+
+
+async def _logged(wish: Coroutine[Any, Any, object]) -> None:
+    try:
+        await wish
+    except LoyaltyError as error:
+        log.warning("A caller's wish could not be written down: %s", error.message)
+
+
+def _refused(error: LoyaltyError, call: BookingCall, known: Booking | None) -> LoyaltyError:
+    """A refusal before write 1: nothing was sent, so far as the journal knows."""
+    if known is not None:
+        return refusal_of_known(error, known)
+    error.fate, error.is_final = Fate.NOT_EXECUTED, False
+    error.request_id = call.request_id
+    return error
+
+
+def refusal_of_known(error: LoyaltyError, known: Booking) -> LoyaltyError:
+    """A refusal to send a known booking again."""
+    error.fate, error.is_final = known.outcome, known.is_final
+    error.request_id, error.booking = known.request_id, known.name
+    return error
+
+
+def _reused(known: Booking, connection: str, provider: str = "") -> LoyaltyError:
+    return LoyaltyError(
+        Reason.REQUEST_ID_REUSED,
+        "This request_id was used for another request; nothing was done for this one. Use"
+        " a new request_id for a new booking.",
+        request_id=known.request_id,
+        booking=known.name,
+        connection=connection,
+        provider=provider,
+        field="request_id",
+    )
+
+
+def _unopenable(known: Booking) -> LoyaltyError:
+    return refusal_of_known(
+        LoyaltyError(
+            Reason.INTERNAL,
+            "What this booking keeps sealed cannot be opened with the keys of this deployment;"
+            " nothing was sent. Use a new request_id.",
+            connection=known.connection,
+            provider=known.provider,
+        ),
+        known,
+    )

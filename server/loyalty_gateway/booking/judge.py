@@ -11,13 +11,14 @@ from datetime import datetime, timedelta
 from loyalty_gateway.domain.amounts import Amount, Money, Points
 from loyalty_gateway.domain.booking import Booking, Intent, State
 from loyalty_gateway.domain.errors import Fate, Proves, Reason
-from loyalty_gateway.domain.operations import Receipt, RecoveryMode
+from loyalty_gateway.domain.operations import InDoubtPolicy, Receipt, RecoveryMode
 from loyalty_gateway.providers.port import StatusRow
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How one attempt ended, by the tables. `receipt` is set when and only when EXECUTED."""
+    """How one attempt ended, by the tables. `receipt` is set where it is EXECUTED, or shows that
+    an earlier one was."""
 
     status: StatusRow
     rule: str
@@ -37,6 +38,10 @@ class Policy:
     then_every_s: float
     settle_s: float
     abandon_reserved_s: float
+    not_found_waits_s: tuple[float, ...] = (300.0, 600.0)
+    """Between one "not found" that counts and the next; one more than these is a proof."""
+    give_up_s: float = 86_400.0
+    """So long after it was first sent a machine asks for a booking, and tries to undo it."""
 
     def wait_s(self, tries: int, booking_id: str) -> float:
         """Seconds until the next step after `tries` steps of recovery.
@@ -53,10 +58,54 @@ class Policy:
 class Means:
     """What this connection allows at the moment for finding out about this booking."""
 
-    mode: RecoveryMode
+    ways: tuple[RecoveryMode, ...] = ()
+    """The ways whose promises hold, best first."""
     resend_until: datetime | None = None
     """Resending stops here; None where it is not allowed at all."""
+    settle_s: float = 0.0
+    """How long after a lost answer the vendor may still carry a booking out; 0: the policy's."""
     declines_are_replayed: bool = False
+    echo_is_exact: bool = False
+    """Whether the amount in the vendor's answer is in the unit that it was asked in."""
+    books_alone: bool = False
+    """Whether nothing but this gateway books on the vendor's accounts."""
+    is_held_in_doubt: bool = False
+    may_undo: bool = False
+    undoes_doubt: bool = False
+    """Whether this booking undoes one that may never have been executed."""
+
+
+def mode_now(booking: Booking, means: Means, now: datetime, policy: Policy) -> RecoveryMode:
+    """The first way that is open now; MANUAL where none is.
+
+    What the caller gave up is rather undone than found out, and is not sent again where an
+    effect could not be undone.
+    """
+    if booking.cancel_requested and means.may_undo and RecoveryMode.REVERSE in means.ways:
+        return RecoveryMode.REVERSE
+    ask_until = booking.first_sent_time and booking.first_sent_time + timedelta(
+        seconds=policy.give_up_s
+    )
+    for way in means.ways:
+        match way:
+            case RecoveryMode.SAFE_RESEND:
+                is_open = means.resend_until is not None and now < means.resend_until
+                is_open = is_open and (means.may_undo or not booking.cancel_requested)
+            case RecoveryMode.STATUS_QUERY | RecoveryMode.STATEMENT_MATCH:
+                is_open = ask_until is not None and now < ask_until
+            case RecoveryMode.REVERSE:
+                is_open = means.may_undo
+            case RecoveryMode.MANUAL:
+                is_open = False
+        if is_open:
+            return way
+    return RecoveryMode.MANUAL
+
+
+def settled_time(booking: Booking, means: Means, policy: Policy) -> datetime | None:
+    """From when on nothing of what was sent can still be carried out; None where nothing was."""
+    wait = timedelta(seconds=means.settle_s or policy.settle_s)
+    return booking.doubt_time and booking.doubt_time + wait
 
 
 def after_attempt(
@@ -77,27 +126,34 @@ def after_attempt(
         attempt_open=False,
         lease_until=None,
         next_attempt_time=None,
+        not_before=None,
         reason=status.reason,
         provider_code=verdict.provider_code,
     )
+    if shows_earlier(booking, status):
+        # What it was is asked for where possible; else the vendor's word is all there is.
+        return executed(ended, verdict.receipt or Receipt(), now, means)
     if status.contradicts:
         return replace(ended, state=State.NEEDS_REVIEW, doubt_time=now)
-    if status.fate is Fate.EXECUTED and verdict.receipt is not None:
-        applied = applied_amount(booking, verdict.receipt)
-        if applied is not None:
-            return _succeeded(ended, verdict.receipt, applied, now)
-        # The vendor applied an amount that was never asked for: only a person can judge that.
-        return replace(
-            ended,
-            state=State.NEEDS_REVIEW,
-            reason=Reason.PROVIDER_ANSWER_UNREADABLE,
-            references=verdict.receipt.references,
-            doubt_time=now,
-        )
+    receipt = verdict.receipt
+    if status.fate is Fate.EXECUTED and receipt is not None:
+        if echo_fits(booking, receipt, means):
+            return executed(ended, receipt, now, means)
+        # The vendor tells of another amount than it was asked for, so it may speak of something
+        # else: its word is kept as evidence, and proves nothing.
+        unread = Reason.PROVIDER_ANSWER_UNREADABLE
+        ended = replace(ended, reason=unread, references=receipt.references)
+        status = StatusRow(unread)
     if status.fate is Fate.NOT_EXECUTED:
         return _not_executed(booking, ended, verdict, now, means, policy)
     incident = booking.incident or incident_of(booking, status.reason.value, now)
-    return in_doubt(replace(ended, doubt_time=now, incident=incident), now, means, policy)
+    doubted = in_doubt(replace(ended, doubt_time=now, incident=incident), now, means, policy)
+    return _not_before(doubted, verdict.retry_after_s, now)
+
+
+def shows_earlier(booking: Booking, status: StatusRow) -> bool:
+    """Whether a refusal as a duplicate shows that an earlier attempt of this booking executed."""
+    return status.shows_earlier and booking.doubtful_attempts >= 2
 
 
 def incident_of(booking: Booking, reason: str, now: datetime) -> str:
@@ -108,22 +164,22 @@ def incident_of(booking: Booking, reason: str, now: datetime) -> str:
     return f"{booking.connection}/{now:%Y-%m-%dT%H}/{reason}"
 
 
-def _succeeded(ended: Booking, receipt: Receipt, applied: Amount, now: datetime) -> Booking:
-    if ended.intent is Intent.CANCEL:
-        # The caller gave up meanwhile: never a success, and the undo is not a machine's here.
-        return replace(
-            ended, state=State.NEEDS_REVIEW, references=receipt.references, doubt_time=now
-        )
-    return replace(
+def executed(ended: Booking, receipt: Receipt, now: datetime, means: Means) -> Booking:
+    """The booking that was executed, with what the vendor tells of it."""
+    known = replace(
         ended,
-        state=State.SUCCEEDED,
         reason=None,
-        applied=applied,
-        references=receipt.references,
+        applied=applied_amount(ended, receipt, means),
+        references=receipt.references or ended.references,
         balances_after=receipt.balances_after,
         receipt_lines=receipt.receipt_lines,
-        settle_time=now,
     )
+    if ended.intent is not Intent.CANCEL:
+        return replace(known, state=State.SUCCEEDED, settle_time=now)
+    if means.may_undo and not ended.is_matched:
+        return replace(known, state=State.REVERSING, recovery_tries=0, next_attempt_time=now)
+    # The caller gave up: never a success, and nothing that a machine may or can undo.
+    return replace(known, state=State.NEEDS_REVIEW, doubt_time=now)
 
 
 def _not_executed(
@@ -144,10 +200,8 @@ def _not_executed(
         # A refusal of a resend may be caused by the first attempt's own effect, unless the
         # vendor replays refusals or the first attempt has had ample time to take effect. The
         # vendor may have judged as soon as it was asked, however late its answer came.
-        settled_time = booking.doubt_time and booking.doubt_time + timedelta(
-            seconds=policy.settle_s
-        )
-        is_settled = settled_time is not None and (booking.sent_time or now) >= settled_time
+        settled = settled_time(booking, means, policy)
+        is_settled = settled is not None and (booking.sent_time or now) >= settled
         is_whole = means.declines_are_replayed or is_settled
     if not is_whole:
         # The doubt is still the earlier attempt's, and so are the words for it.
@@ -157,64 +211,129 @@ def _not_executed(
             reason=booking.reason or status.reason,
             provider_code=booking.provider_code if booking.reason else verdict.provider_code,
         )
-        doubted = in_doubt(left_over, now, means, policy)
-        if doubted.next_attempt_time is None or verdict.retry_after_s is None:
-            return doubted
-        asked_for = now + timedelta(seconds=verdict.retry_after_s)
-        return replace(doubted, next_attempt_time=max(doubted.next_attempt_time, asked_for))
+        return _not_before(in_doubt(left_over, now, means, policy), verdict.retry_after_s, now)
+    if status.is_refusal and means.undoes_doubt and status.reason is Reason.ORIGINAL_NOT_FOUND:
+        return _nothing_to_undo(replace(ended, doubtful_attempts=0), now, policy)
     if status.is_refusal:
         return replace(ended, state=State.DECLINED, doubtful_attempts=0, settle_time=now)
-    if booking.state is State.IN_DOUBT:
-        # Proven for the whole booking by a later answer: nobody is waiting to repeat it.
+    if booking.state is State.IN_DOUBT or booking.cancel_requested:
+        # Nobody is waiting to repeat it: proven by a later answer, or given up by its caller.
         return replace(ended, state=State.NOT_EXECUTED, doubtful_attempts=0, settle_time=now)
+    reserved = replace(ended, state=State.RESERVED, doubtful_attempts=0)
+    if not booking.is_own_undo:
+        wait = timedelta(seconds=policy.abandon_reserved_s)
+        return replace(reserved, next_attempt_time=now + wait)
+    # No caller repeats it, so recovery does.
+    wait = timedelta(seconds=policy.wait_s(booking.recovery_tries, booking.booking_id))
+    reserved = replace(
+        reserved, recovery_tries=booking.recovery_tries + 1, next_attempt_time=now + wait
+    )
+    return _not_before(reserved, verdict.retry_after_s, now)
+
+
+def _nothing_to_undo(ended: Booking, now: datetime, policy: Policy) -> Booking:
+    """The vendor does not know what is to be undone: a proof once it has said so often enough."""
+    counted = counted_not_found(ended, now, policy)
+    if len(counted.not_found_times) > len(policy.not_found_waits_s):
+        return replace(counted, state=State.DECLINED, settle_time=now)
+    wait = timedelta(seconds=policy.not_found_waits_s[len(counted.not_found_times) - 1])
+    # What was in doubt once stays so: it looks like nothing that was never sent.
+    state = State.RESERVED if ended.state is State.SENDING else State.IN_DOUBT
+    return replace(counted, state=state, next_attempt_time=now + wait)
+
+
+def counted_not_found(booking: Booking, now: datetime, policy: Policy) -> Booking:
+    """One more "not found", unless the last one that counts is too fresh."""
+    times = booking.not_found_times
+    if times:
+        wait = timedelta(seconds=policy.not_found_waits_s[len(times) - 1])
+        if now < times[-1] + wait:
+            return booking
+    return replace(booking, not_found_times=(*times, now))
+
+
+def _not_before(booking: Booking, retry_after_s: float | None, now: datetime) -> Booking:
+    """The vendor asked for a pause, which callers who repeat must keep as well."""
+    if booking.next_attempt_time is None or retry_after_s is None:
+        return booking
+    asked_for = now + timedelta(seconds=retry_after_s)
     return replace(
-        ended,
-        state=State.RESERVED,
-        doubtful_attempts=0,
-        next_attempt_time=now + timedelta(seconds=policy.abandon_reserved_s),
+        booking,
+        not_before=asked_for,
+        next_attempt_time=max(booking.next_attempt_time, asked_for),
     )
 
 
 def in_doubt(ended: Booking, now: datetime, means: Means, policy: Policy) -> Booking:
     """The booking in doubt: with a next step where a machine can find out, else a person's."""
+    if ended.in_doubt_policy is InDoubtPolicy.AUTO_REVERSE:
+        # With the doubt itself, so that nobody hears of it before it is on disk.
+        ended = replace(ended, intent=Intent.CANCEL)
     tries = ended.recovery_tries + (1 if ended.state is State.IN_DOUBT else 0)
-    wait = timedelta(seconds=policy.wait_s(tries, ended.booking_id))
-    if not may_resend(means, now):
-        return replace(ended, state=State.NEEDS_REVIEW, recovery_mode=means.mode)
+    mode = mode_now(ended, means, now, policy)
+    if mode is RecoveryMode.MANUAL:
+        return replace(ended, state=State.NEEDS_REVIEW, recovery_mode=mode)
+    due = now + timedelta(seconds=policy.wait_s(tries, ended.booking_id))
+    if mode is RecoveryMode.REVERSE:
+        due = max(due, settled_time(ended, means, policy) or due)
     return replace(
         ended,
         state=State.IN_DOUBT,
-        recovery_mode=means.mode,
+        recovery_mode=mode,
         recovery_tries=tries,
-        next_attempt_time=now + wait,
+        next_attempt_time=due,
     )
 
 
-def may_resend(means: Means, now: datetime) -> bool:
-    """Whether the same booking may be sent again now, by the vendor's own rules."""
-    return (
-        means.mode is RecoveryMode.SAFE_RESEND
-        and means.resend_until is not None
-        and now < means.resend_until
+def after_no_answer(
+    booking: Booking, retry_after_s: float | None, now: datetime, means: Means, policy: Policy
+) -> Booking:
+    """The booking in doubt after a question that brought no answer: nothing is known better."""
+    asked = replace(
+        booking,
+        epoch=booking.epoch + 1,
+        owner="",
+        attempt_open=False,
+        lease_until=None,
+        next_attempt_time=None,
+        not_before=None,
     )
+    return _not_before(in_doubt(asked, now, means, policy), retry_after_s, now)
 
 
-def applied_amount(booking: Booking, receipt: Receipt) -> Amount | None:
-    """What was applied: as asked, unless a part was allowed and the vendor says which.
+# --- amounts ------------------------------------------------------------------------------------
 
-    None where the vendor's part cannot be: not positive, more than asked, another currency or
-    kind of points.
+
+def echo_fits(booking: Booking, receipt: Receipt, means: Means) -> bool:
+    """Whether the amount that the vendor names can be the one that it was asked for.
+
+    Compared only under the promise that it is in the same unit; an amount that is not named
+    contradicts nothing.
     """
-    asked = booking.asked
+    asked, echoed = booking.asked, receipt.echoed
+    if asked is None or echoed is None or not means.echo_is_exact:
+        return True
     assert booking.order is not None, "a tombstone is never sent"
-    echoed = receipt.echoed
-    if asked is None or not booking.order.allow_partial or echoed is None:
-        return asked
+    if not booking.order.may_take_part:
+        return echoed == asked
     match asked, echoed:
         case Money(), Money():
-            is_sane = asked.currency == echoed.currency and 0 < echoed.minor <= asked.minor
+            return asked.currency == echoed.currency and 0 < echoed.minor <= asked.minor
         case Points(), Points():
-            is_sane = asked.unit == echoed.unit and 0 < echoed.value <= asked.value
+            return asked.unit == echoed.unit and 0 < echoed.value <= asked.value
         case _:
-            is_sane = False
-    return echoed if is_sane else None
+            return False
+
+
+def applied_amount(booking: Booking, receipt: Receipt, means: Means) -> Amount | None:
+    """What was applied; None where that is not known.
+
+    As asked, unless the vendor may take a part: then what it says that it took, where it can be
+    trusted to say it. Where no amount was asked for, the points that it names.
+    """
+    assert booking.order is not None, "a tombstone is never sent"
+    if booking.asked is None:
+        return receipt.echoed if isinstance(receipt.echoed, Points) else None
+    if not booking.order.may_take_part:
+        return booking.asked
+    return receipt.echoed if means.echo_is_exact else None

@@ -1,31 +1,22 @@
 """Finds out what became of bookings in doubt; never makes a first send for an absent caller.
 
-One loop per process. It sends again only what the vendor's own rules make the same booking,
-and hands the rest to a person.
+One loop per process; what it does with a booking stands in steps.py.
 """
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from loyalty_gateway import failpoints
-from loyalty_gateway.booking import judge
-from loyalty_gateway.booking.connections import Connections, Link
+from loyalty_gateway.booking.connections import Connections
 from loyalty_gateway.booking.flights import Flights
-from loyalty_gateway.booking.judge import Policy
-from loyalty_gateway.booking.settling import NO_END, Settling
+from loyalty_gateway.booking.steps import Steps
 from loyalty_gateway.booking.watching import Watchers
-from loyalty_gateway.domain.booking import Attempt, AttemptKind, Booking, State
-from loyalty_gateway.domain.errors import LoyaltyError, Reason
+from loyalty_gateway.domain.booking import Booking, State
+from loyalty_gateway.domain.errors import LoyaltyError
 from loyalty_gateway.journal.journal import Journal
-from loyalty_gateway.journal.sealing import Keyring
-from loyalty_gateway.journal.writer import Change
-from loyalty_gateway.providers.port import Send
 from loyalty_gateway.telemetry import metrics
-from loyalty_gateway.telemetry.spans import booking_span
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +24,6 @@ _LOOK_AT_LEAST_EVERY_S = 5.0
 _REST_MIN_S = 0.05
 _AFTER_FAILURE_S = 1.0
 _KICK_EVERY_S = 1.0
-_WHILE_PAUSED_S = 60.0
 
 
 class Recovery:
@@ -42,23 +32,19 @@ class Recovery:
     def __init__(
         self,
         flights: Flights,
-        settling: Settling,
+        steps: Steps,
         watchers: Watchers,
         journal: Journal,
-        keyring: Keyring,
         connections: Connections,
-        policy: Policy,
         *,
         tenant: str,
         lease_s: float,
         parallel_max: int,
     ) -> None:
         self._flights = flights
-        self._settling = settling
+        self._steps = steps
         self._journal = journal
-        self._keyring = keyring
         self._connections = connections
-        self._policy = policy
         self._tenant = tenant
         self._lease_s = lease_s
         self._parallel_max = parallel_max
@@ -104,8 +90,11 @@ class Recovery:
             last_s is not None and now_s - last_s < _KICK_EVERY_S
         ):
             return
-        if booking.lease_until is not None and booking.lease_until > self._journal.now():
+        now = self._journal.now()
+        if booking.lease_until is not None and booking.lease_until > now:
             return  # A step of it runs already, here or on another replica.
+        if booking.not_before is not None and booking.not_before > now:
+            return  # The vendor has asked for a pause.
         self._kicked[booking.booking_id] = now_s
         if len(self._kicked) > 10_000:
             self._kicked = {
@@ -163,7 +152,9 @@ class Recovery:
         claimed: Sequence[Booking] = ()
         self._is_claiming = True
         try:
-            claimed = await self._journal.claim(self._tenant, self._lease_s, room, flying)
+            claimed = await self._journal.claim(
+                self._tenant, self._lease_s, room, flying, self._paused()
+            )
         finally:
             self._is_claiming = False
             # What was claimed comes first: it has a newer epoch than what a kick had read.
@@ -172,6 +163,9 @@ class Recovery:
                 if booking.booking_id not in self._busy:
                     self._launch(booking)
         return now
+
+    def _paused(self) -> list[str]:
+        return [link.connection for link in self._connections if link.is_paused]
 
     def _launch(self, booking: Booking) -> None:
         task = asyncio.create_task(self._try_step(booking))
@@ -185,14 +179,25 @@ class Recovery:
 
     async def _try_step(self, booking: Booking) -> None:
         try:
-            await self._step(booking)
+            await self._steps.take(booking)
         except LoyaltyError as error:
             log.warning("Recovery of %s has to wait: %s", booking.name, error.message)
-            await asyncio.sleep(_AFTER_FAILURE_S)
+            await self._after_failure(booking)
         except Exception:
-            # A task's root. The booking stays busy for a while, since it is as due as before.
+            # A task's root.
             log.exception("Recovery of %s failed", booking.name)
-            await asyncio.sleep(_AFTER_FAILURE_S)
+            await self._after_failure(booking)
+
+    async def _after_failure(self, booking: Booking) -> None:
+        """The booking stays busy for a while, since it is as due as before; then it is free."""
+        await asyncio.sleep(_AFTER_FAILURE_S)
+        if booking.lease_until is None:
+            return
+        try:
+            # Only as it was claimed: what the step has written itself is not undone here.
+            await self._steps.release(booking)
+        except LoyaltyError as error:
+            log.warning("The claim of %s stays until its lease ends: %s", booking.name, error)
 
     async def _count(self) -> None:
         now = self._journal.now()
@@ -212,127 +217,3 @@ class Recovery:
             link.unresolved_count = unresolved.get(link.connection, 0)
         metrics.in_doubt(doubts, oldest_s)
         metrics.needs_review(reviews)
-
-    # --- one step -----------------------------------------------------------------------------
-
-    async def _step(self, booking: Booking) -> None:
-        match booking.state:
-            case State.RESERVED:
-                await self._close_abandoned(booking)
-            case State.SENDING:
-                await self._settling.abandon(booking, "its lease ran out without an end")
-            case State.IN_DOUBT:
-                await self._find_out(booking)
-            case state:
-                raise AssertionError(f"{state} has no step of recovery")
-
-    async def _close_abandoned(self, booking: Booking) -> None:
-        now = self._journal.now()
-        closed = replace(
-            booking,
-            state=State.NOT_EXECUTED,
-            epoch=booking.epoch + 1,
-            owner="",
-            lease_until=None,
-            next_attempt_time=None,
-            settle_time=now,
-        )
-        await self._settling.move(
-            Change(booking, closed, "recovery", "nobody repeated it, and nothing was booked")
-        )
-
-    async def _find_out(self, booking: Booking) -> None:
-        link = self._connections.find(booking.connection)
-        now = self._journal.now()
-        unended: Attempt | None = None
-        if booking.attempt_open:
-            # Whoever sent it is gone: that resend has no end, and may still have its effect.
-            unended = Attempt(
-                number=booking.attempt_count,
-                kind=AttemptKind.RESEND,
-                start_time=booking.sent_time or now,
-                reason=Reason.INTERNAL,
-                rule=NO_END,
-            )
-            booking = replace(booking, attempt_open=False, doubt_time=now)
-        if link is None:
-            await self._give_up(booking, "its connection is not configured any more", unended)
-            return
-        if link.is_paused:
-            later = replace(
-                booking,
-                epoch=booking.epoch + 1,
-                owner="",
-                lease_until=None,
-                next_attempt_time=now + timedelta(seconds=_WHILE_PAUSED_S),
-            )
-            await self._settling.move(
-                Change(booking, later, "recovery", "connection is paused", unended)
-            )
-            return
-        if booking.cancel_requested or not judge.may_resend(link.means(booking), now):
-            await self._give_up(booking, "resending is not allowed (any more)", unended)
-            return
-        await self._resend(booking, link, now, unended)
-
-    async def _resend(
-        self, booking: Booking, link: Link, now: datetime, unended: Attempt | None
-    ) -> None:
-        assert booking.order is not None and booking.account_sealed is not None
-        try:
-            account_id = self._keyring.unseal(
-                booking.account_sealed, f"{booking.tenant}/{booking.booking_id}"
-            )
-        except LookupError:
-            await self._give_up(booking, "the key that seals its account id is gone", unended)
-            return
-        lease_until = now + timedelta(seconds=self._lease_s)
-        claimed = replace(
-            booking,
-            epoch=booking.epoch + 1,
-            owner=self._journal.boot_id,
-            lease_until=lease_until,
-            next_attempt_time=lease_until,
-            attempt_count=booking.attempt_count + 1,
-            # Counted before it is sent: a crash from here on leaves one more doubt, not less.
-            doubtful_attempts=booking.doubtful_attempts + 1,
-            attempt_open=True,
-            sent_time=now,
-        )
-        change = Change(booking, claimed, "recovery", "sends it again under the same id", unended)
-        failpoints.hit("recovery-claimed")
-        if not await self._journal.change(change):
-            return
-        attributes: dict[str, str | int | bool] = {
-            "loyalty.booking": booking.name,
-            "loyalty.connection": booking.connection,
-            "loyalty.provider": booking.provider,
-            "loyalty.attempt": claimed.attempt_count,
-        }
-        with booking_span("booking.recovery", attributes, link_to=booking.trace_parent) as span:
-            send = Send(
-                replace(booking.order, account_id=account_id),
-                booking.outbound_id,
-                claimed.attempt_count,
-            )
-            verdict = await self._settling.attempt(link, send, span)
-            failpoints.hit("recovery-answered")
-            settled = await self._settling.settle(
-                claimed, verdict, link, actor="recovery", kind=AttemptKind.RESEND, span=span
-            )
-        metrics.recovery_finished(booking.connection, settled.state.value)
-
-    async def _give_up(self, booking: Booking, why: str, unended: Attempt | None) -> None:
-        after = replace(
-            booking,
-            state=State.NEEDS_REVIEW,
-            epoch=booking.epoch + 1,
-            owner="",
-            lease_until=None,
-            next_attempt_time=None,
-        )
-        # Nobody can find out, so another booking on the account would hide the truth.
-        await self._settling.move(
-            Change(booking, after, "recovery", why, unended, holds_account=True)
-        )
-        metrics.recovery_finished(booking.connection, after.state.value)

@@ -14,8 +14,34 @@ from loyalty_gateway.domain.booking import (
     WhoseFault,
 )
 from loyalty_gateway.domain.errors import Fate, Reason
+from loyalty_gateway.domain.operations import RecoveryMode
 
 _FAULTS: dict[Reason, WhoseFault] = {
+    Reason.REQUEST_INVALID: WhoseFault.CALLER,
+    Reason.REQUEST_ID_REUSED: WhoseFault.CALLER,
+    Reason.BOOKING_IN_DOUBT: WhoseFault.PROVIDER,
+    Reason.BOOKING_IN_PROGRESS: WhoseFault.NOBODY,
+    Reason.BOOKING_NEEDS_REVIEW: WhoseFault.PROVIDER,
+    Reason.BOOKING_NOT_EXECUTED: WhoseFault.UNKNOWN,
+    Reason.BOOKING_REVERSED: WhoseFault.CALLER,
+    Reason.CANCEL_NOT_POSSIBLE: WhoseFault.NOBODY,
+    Reason.RESOLUTION_NOT_POSSIBLE: WhoseFault.NOBODY,
+    Reason.ALREADY_REVERSED: WhoseFault.CALLER,
+    Reason.ORIGINAL_NOT_FOUND: WhoseFault.CALLER,
+    Reason.ORIGINAL_NOT_REVERSIBLE: WhoseFault.CALLER,
+    Reason.ACCOUNT_ON_HOLD: WhoseFault.PROVIDER,
+    Reason.CURRENCY_NOT_ACCEPTED: WhoseFault.CALLER,
+    Reason.CAPABILITY_NOT_SUPPORTED: WhoseFault.CALLER,
+    Reason.FIELD_REQUIRED_BY_PROVIDER: WhoseFault.CALLER,
+    Reason.CONNECTION_NOT_FOUND: WhoseFault.CALLER,
+    Reason.CONNECTION_PAUSED: WhoseFault.GATEWAY,
+    Reason.UNAUTHENTICATED: WhoseFault.CALLER,
+    Reason.SCOPE_MISSING: WhoseFault.CALLER,
+    Reason.NOT_FOUND: WhoseFault.CALLER,
+    Reason.OVERLOADED: WhoseFault.GATEWAY,
+    Reason.TENANT_LIMITED: WhoseFault.CALLER,
+    Reason.DRAINING: WhoseFault.GATEWAY,
+    Reason.DATA_LOSS: WhoseFault.GATEWAY,
     Reason.INSUFFICIENT_BALANCE: WhoseFault.CALLER,
     Reason.ACCOUNT_NOT_FOUND: WhoseFault.CALLER,
     Reason.ACCOUNT_NOT_ACTIVE: WhoseFault.CALLER,
@@ -39,14 +65,14 @@ _FAULTS: dict[Reason, WhoseFault] = {
     Reason.INTERNAL: WhoseFault.GATEWAY,
 }
 """Whose fault a reason is; a vendor's side includes the line to it."""
+assert set(_FAULTS) == set(Reason), "every reason is somebody's, nobody's or unknown"
 
 _NEXT: dict[State, str] = {
     State.RESERVED: "Nothing is booked. The caller may repeat the same request_id; if nobody"
     " does, the booking is closed without effect.",
     State.SENDING: "The vendor is being asked; its answer or the time limit ends this.",
-    State.IN_DOUBT: "The gateway sends the same booking again under the same id, which the"
-    " vendor answers as it answered, or would have answered, the first one.",
-    State.REVERSING: "The undo is under way.",
+    State.IN_DOUBT: "The gateway finds out by itself.",
+    State.REVERSING: "The undo is under way; when it has ended, this booking follows it.",
     State.NEEDS_REVIEW: "No machine can find out. Compare the account's statement at the vendor"
     " with this booking, then record the truth with `loyalty bookings resolve`.",
     State.SUCCEEDED: "Nothing: the booking is done.",
@@ -56,10 +82,36 @@ _NEXT: dict[State, str] = {
 }
 assert set(_NEXT) == set(State), "every state has a next step"
 
+_NEXT_BY_MODE: dict[RecoveryMode, str] = {
+    RecoveryMode.SAFE_RESEND: "The gateway sends the same booking again under the same id, which"
+    " the vendor answers as it answered, or would have answered, the first one.",
+    RecoveryMode.STATUS_QUERY: "The gateway asks the vendor for it by its own number. That it is"
+    " not there counts only once it has had ample time, and several times.",
+    RecoveryMode.STATEMENT_MATCH: "The gateway looks for it in the account's history at the"
+    " vendor. That it is not there counts only once it has had ample time, and several times.",
+    RecoveryMode.REVERSE: "The gateway undoes it by its own number as soon as nothing of it can"
+    " still be carried out.",
+    RecoveryMode.MANUAL: _NEXT[State.IN_DOUBT],
+}
+"""What happens next to a doubt, by the way that is open to it."""
+assert set(_NEXT_BY_MODE) == set(RecoveryMode), "every way has words"
+
+_ACTORS = {
+    "caller": "for the caller",
+    "recovery": "by recovery",
+    "undo": "as its undo ended",
+}
+
 _FATE_WORDS: dict[Fate, str] = {
     Fate.EXECUTED: "it was booked",
     Fate.NOT_EXECUTED: "this attempt booked nothing",
     Fate.UNKNOWN: "which proves nothing",
+}
+
+_QUESTION_WORDS: dict[Fate, str] = {
+    Fate.EXECUTED: "it was",
+    Fate.NOT_EXECUTED: "it was not",
+    Fate.UNKNOWN: "the answer proves nothing (yet)",
 }
 
 
@@ -77,9 +129,17 @@ def tell(booking: Booking, history: list[HistoryEntry], attempts: list[Attempt])
         booking,
         steps,
         _whose_fault(booking, attempts),
-        _NEXT[booking.state],
+        _next_step(booking),
         booking.next_attempt_time,
     )
+
+
+def _next_step(booking: Booking) -> str:
+    if booking.state is State.IN_DOUBT:
+        return _NEXT_BY_MODE[booking.recovery_mode]
+    if booking.state is State.RESERVED and booking.is_own_undo:
+        return "Nothing is undone so far. The gateway sends the undo again by itself."
+    return _NEXT[booking.state]
 
 
 def _attempt_time(attempt: Attempt, history: list[HistoryEntry]) -> datetime:
@@ -96,18 +156,28 @@ def _history_words(booking: Booking, entry: HistoryEntry) -> str:
         words = TRANSITIONS[(entry.from_state, entry.to_state)]
         if entry.from_state is None and entry.to_state is State.SENDING and booking.order:
             words = (
-                f"{booking.operation} of {booking.order.asked} on account {booking.masked_id} at"
-                f" {booking.connection} was written down before anything was sent"
+                f"{_subject(booking)} at {booking.connection} was written down before anything"
+                " was sent"
             )
         if entry.note:
             words = f"{words} ({entry.note})"
-    who = {"caller": "for the caller", "recovery": "by recovery"}.get(
-        entry.actor, f"by {entry.actor}"
-    )
+    who = _ACTORS.get(entry.actor, f"by {entry.actor}")
     return f"{entry.to_state}: {words}, {who}."
 
 
+def _subject(booking: Booking) -> str:
+    """What is booked, on which account, and what it belongs to."""
+    words = str(booking.operation)
+    if booking.asked is not None:
+        words = f"{words} of {booking.asked}"
+    if booking.masked_id:
+        words = f"{words} on account {booking.masked_id}"
+    return f"{words} for {booking.original_booking}" if booking.original_booking else words
+
+
 def _attempt_words(booking: Booking, attempt: Attempt) -> str:
+    if attempt.kind is AttemptKind.ASK:
+        return _question_words(booking, attempt)
     is_again = attempt.kind is AttemptKind.RESEND
     if attempt.fate is Fate.NOT_EXECUTED and attempt.http_status is None:
         how = f"did not {'leave again for' if is_again else 'leave for'} {booking.provider}"
@@ -119,6 +189,15 @@ def _attempt_words(booking: Booking, attempt: Attempt) -> str:
     if attempt.provider_code:
         how = f"{how}, code {attempt.provider_code}"
     return f"Attempt {attempt.number} {how}; {_FATE_WORDS[attempt.fate]} (rule: {attempt.rule})."
+
+
+def _question_words(booking: Booking, attempt: Attempt) -> str:
+    how = f"Attempt {attempt.number} asked {booking.provider} whether it was booked"
+    if attempt.http_status is None:
+        how = f"{how}: no HTTP answer"
+    if attempt.provider_code:
+        how = f"{how}, code {attempt.provider_code}"
+    return f"{how}; {_QUESTION_WORDS[attempt.fate]} (rule: {attempt.rule})."
 
 
 def _whose_fault(booking: Booking, attempts: list[Attempt]) -> WhoseFault:

@@ -72,6 +72,9 @@ TRANSITIONS: dict[tuple[State | None, State], str] = {
     (State.SENDING, State.NEEDS_REVIEW): "no machine can judge it or find out; a person must"
     " decide",
     (State.RESERVED, State.NOT_EXECUTED): "abandoned or cancelled before anything was booked",
+    (State.SENDING, State.NOT_EXECUTED): "nothing was booked, and the caller had given it up",
+    (State.SENDING, State.REVERSING): "the vendor confirmed what the caller had given up; it is to"
+    " be undone",
     (State.IN_DOUBT, State.IN_DOUBT): "recovery works on it",
     (State.SENDING, State.SENDING): "recovery took it up, since its owner was silent",
     (State.RESERVED, State.RESERVED): "recovery took it up",
@@ -80,13 +83,25 @@ TRANSITIONS: dict[tuple[State | None, State], str] = {
     (State.IN_DOUBT, State.DECLINED): "found to have been refused",
     (State.IN_DOUBT, State.NOT_EXECUTED): "found not to have been booked",
     (State.IN_DOUBT, State.NEEDS_REVIEW): "no machine can find out; a person must decide",
+    (State.IN_DOUBT, State.REVERSING): "it is to be undone, whatever happened",
+    (State.SUCCEEDED, State.REVERSING): "it is to be undone",
+    (State.REVERSING, State.REVERSED): "it was undone, or there was nothing to undo",
+    (State.REVERSING, State.SUCCEEDED): "its undo came to nothing, so it stands",
+    (State.REVERSING, State.NEEDS_REVIEW): "no machine can tell what became of it and its undo",
     (State.SUCCEEDED, State.NEEDS_REVIEW): "another booking turned out to have the same reference"
     " at the vendor",
     (State.NEEDS_REVIEW, State.IN_DOUBT): "an operator asked for one more try",
     (State.NEEDS_REVIEW, State.SUCCEEDED): "an operator found it booked",
     (State.NEEDS_REVIEW, State.NOT_EXECUTED): "an operator found it not booked",
+    (State.NEEDS_REVIEW, State.REVERSING): "an operator found it booked; since the caller gave it"
+    " up, it is to be undone",
 }
 """Every move that the journal accepts, with the words ExplainBooking uses for it."""
+
+
+OWN_UNDO = "~undo/"
+"""What the request_ids of undos begin with that the gateway itself decided on; no caller can name
+one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +163,15 @@ class Booking:
     references: tuple[Reference, ...] = ()
     receipt_lines: tuple[ReceiptLine, ...] = ()
     created: CreatedAccount | None = None
+    not_found_times: tuple[datetime, ...] = ()
+    """When the vendor was asked and did not know the booking, as often as that proves something."""
+    is_matched: bool = False
+    """Whether account, amount and time alone told that a line of the vendor's history is it."""
+    not_before: datetime | None = None
+    """The vendor does not want to hear of it again before."""
     answer_bytes: bytes | None = field(default=None, repr=False)
-    """The stored answer, free of personal data."""
+    """The stored answer, free of personal data. While the booking is not settled it is kept for
+    the day that it stands, and told to nobody."""
     answer_sealed: bytes | None = field(default=None, repr=False)
     """The personal part of the answer, sealed; what is answered is both, one behind the other."""
     status_bytes: bytes | None = field(default=None, repr=False)
@@ -176,6 +198,16 @@ class Booking:
     @property
     def is_final(self) -> bool:
         return self.state in FINAL
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether a stored answer may have been told, and so is told for ever."""
+        return self.answer_bytes is not None and self.settle_time is not None
+
+    @property
+    def is_own_undo(self) -> bool:
+        """Whether the gateway itself decided on this undo, so that no caller repeats it."""
+        return self.request_id.startswith(OWN_UNDO)
 
     @property
     def is_tombstone(self) -> bool:

@@ -65,6 +65,9 @@ class Change:
     it is another's already, both bookings go to NEEDS_REVIEW instead, and this change does not
     land as it was wished."""
 
+    waits_for_account: bool = False
+    """The change does not land while another booking holds the account."""
+
     def __post_init__(self) -> None:
         move = (self.before.state, self.after.state)
         is_note_only = self.before.state == self.after.state
@@ -82,6 +85,8 @@ class Claim:
     limit: int
     flying: tuple[str, ...] = ()
     """Bookings that are not taken, because this process still works on them."""
+    paused: tuple[str, ...] = ()
+    """Connections whose doubts are not taken, because their vendor must not be asked."""
 
 
 class Batches:
@@ -158,11 +163,19 @@ class Batches:
             if place == len(rounds):
                 rounds.append([])
             rounds[place].append(change)
-        if len(rounds) > 1 or any(change.holds_account is not None for change in changes):
+        waiting = [change for change in changes if change.waits_for_account]
+        if (
+            len(rounds) > 1
+            or waiting
+            or any(change.holds_account is not None for change in changes)
+        ):
             self._store.begin_whole(connection)
+        held = {id(change) for change in waiting if self._is_held(connection, change.before)}
         landed: set[int] = set()
         for chosen in rounds:
-            landed |= self._apply_round(connection, chosen)
+            free = [change for change in chosen if id(change) not in held]
+            if free:
+                landed |= self._apply_round(connection, free)
         return [id(change) in landed for change in changes]
 
     def _apply_round(self, connection: Connection, changes: Sequence[Change]) -> set[int]:
@@ -189,6 +202,18 @@ class Batches:
         landed = [change for change in changes if change.before.booking_id in ids]
         self._apply_holds(connection, landed)
         return set(map(id, landed))
+
+    def _is_held(self, connection: Connection, booking: Booking) -> bool:
+        """Whether another booking holds the account; none will, until this batch has ended."""
+        self._store.lock_account(connection, booking.account_hash)
+        table = schema.account_hold
+        statement = select(table.c.root_booking).where(
+            table.c.tenant == booking.tenant,
+            table.c.connection == booking.connection,
+            table.c.account_hash == booking.account_hash,
+            table.c.root_booking != booking.booking_id,
+        )
+        return connection.execute(statement).first() is not None
 
     def _hold(self, connection: Connection, booking: Booking) -> None:
         connection.execute(

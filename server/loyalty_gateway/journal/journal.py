@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from loyalty_gateway.domain.booking import Attempt, Booking, HistoryEntry, State
 from loyalty_gateway.domain.errors import LoyaltyError
+from loyalty_gateway.domain.operations import Reference
 from loyalty_gateway.journal import schema
 from loyalty_gateway.journal.challenges import (
     Challenge,
@@ -26,7 +27,7 @@ from loyalty_gateway.journal.challenges import (
     open_challenge,
     settle_challenge,
 )
-from loyalty_gateway.journal.references import find_holder
+from loyalty_gateway.journal.references import find_holder, taken_by_others
 from loyalty_gateway.journal.rows import (
     attempt_from_row,
     booking_from_row,
@@ -252,6 +253,16 @@ class Journal:
         booking_id = await self._read(query)
         return await self.find(tenant, booking_id=booking_id) if booking_id else None
 
+    async def taken_by_others(
+        self, booking: Booking, references: Sequence[Reference]
+    ) -> frozenset[Reference]:
+        """Those of a vendor's references that belong to other bookings than this one."""
+        if not references:
+            return frozenset()
+        return await self._read(
+            partial(taken_by_others, booking=booking, references=references), is_background=True
+        )
+
     async def following(self, tenant: str, originals: Sequence[str]) -> Sequence[Booking]:
         """The bookings that undo these or add to them, by the originals' names; oldest first."""
         table = schema.booking
@@ -321,14 +332,21 @@ class Journal:
         return await self._read(query)
 
     async def claim(
-        self, tenant: str, lease_s: float, limit: int, flying: Collection[str] = ()
+        self,
+        tenant: str,
+        lease_s: float,
+        limit: int,
+        flying: Collection[str] = (),
+        paused: Collection[str] = (),
     ) -> Sequence[Booking]:
         """Takes due open bookings that nobody holds, the longest due first, for a lease.
 
-        What is in `flying` has an owner in this process, whatever its lease says. A row that
-        cannot be understood is logged and left out: it must not stop the others.
+        What is in `flying` has an owner in this process, whatever its lease says; a doubt of a
+        connection in `paused` waits. A row that cannot be understood is logged and left out: it
+        must not stop the others.
         """
-        claim = Claim(tenant, self.boot_id, round(lease_s * 1_000_000), limit, tuple(flying))
+        lease_us = round(lease_s * 1_000_000)
+        claim = Claim(tenant, self.boot_id, lease_us, limit, tuple(flying), tuple(paused))
         ids = await self._writer.claim(claim)
         table = schema.booking
         # Sorted below: SQLite would read all of the tenant's bookings in the order wished for.

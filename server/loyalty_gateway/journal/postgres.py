@@ -90,6 +90,7 @@ _CLAIM = text(
     f" AND {schema.IS_OPEN}"
     " AND (lease_until IS NULL OR lease_until <= :now_us)"
     " AND booking_id <> ALL(CAST(:flying AS text[]))"
+    " AND (state <> 'IN_DOUBT' OR connection <> ALL(CAST(:paused AS text[])))"
     " ORDER BY next_attempt_time LIMIT :limit FOR UPDATE SKIP LOCKED),"
     " u AS ("
     " UPDATE booking b SET owner = :owner, lease_until = :now_us + :lease_us,"
@@ -331,6 +332,7 @@ class PostgresStore:
         lease_us: int,
         limit: int,
         flying: Sequence[str],
+        paused: Sequence[str],
     ) -> set[str]:
         parameters: Mapping[str, Any] = {
             "tenant": tenant,
@@ -339,6 +341,7 @@ class PostgresStore:
             "lease_us": lease_us,
             "limit": limit,
             "flying": list(flying),
+            "paused": list(paused),
         }
         return set(connection.execute(_CLAIM, parameters).scalars())
 

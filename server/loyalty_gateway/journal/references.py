@@ -1,8 +1,9 @@
 """Whose a vendor's reference is: one booking's, for ever."""
 
 import hashlib
+from collections.abc import Sequence
 
-from sqlalchemy import Connection, String, select
+from sqlalchemy import Connection, String, select, tuple_
 
 from loyalty_gateway.domain.booking import Booking
 from loyalty_gateway.domain.operations import Reference
@@ -52,3 +53,18 @@ def find_holder(
         table.c.value == stored_value(value),
     )
     return connection.execute(statement).scalar_one_or_none()
+
+
+def taken_by_others(
+    connection: Connection, booking: Booking, references: Sequence[Reference]
+) -> frozenset[Reference]:
+    """Those of the references that belong to other bookings."""
+    table = schema.vendor_reference
+    stored = {(it.kind, stored_value(it.value)): it for it in references}
+    statement = select(table.c.kind, table.c.value).where(
+        table.c.tenant == booking.tenant,
+        table.c.connection == booking.connection,
+        tuple_(table.c.kind, table.c.value).in_(list(stored)),
+        table.c.booking_id != booking.booking_id,
+    )
+    return frozenset(stored[row.kind, row.value] for row in connection.execute(statement))

@@ -73,53 +73,53 @@ def _encode_result(booking: Booking) -> str:
     created = booking.created
     # Elsewhere what was applied is of the kind that was asked for, and has a column.
     applied = booking.applied if booking.asked is None else None
-    if not (
-        booking.references or booking.balances_after or booking.receipt_lines or created or applied
-    ):
-        return ""
-    return json.dumps(
-        {
-            "references": [[ref.kind, ref.value] for ref in booking.references],
-            "balances": [
-                [encode_amount(balance.amount), to_us(balance.as_of)]
-                for balance in booking.balances_after
-            ],
-            "receipt": [
-                [line.label, line.text, encode_amount(line.amount)]
-                for line in booking.receipt_lines
-            ],
-            **({"applied": encode_amount(applied)} if applied else {}),
-            **(
-                {"created": [created.token, created.masked_id, created.account_hash.hex()]}
-                if created
-                else {}
-            ),
-        },
-        separators=(",", ":"),
-    )
+    content = {
+        "references": [[ref.kind, ref.value] for ref in booking.references],
+        "balances": [
+            [encode_amount(balance.amount), to_us(balance.as_of)]
+            for balance in booking.balances_after
+        ],
+        "receipt": [
+            [line.label, line.text, encode_amount(line.amount)] for line in booking.receipt_lines
+        ],
+        "applied": encode_amount(applied),
+        "created": created and [created.token, created.masked_id, created.account_hash.hex()],
+        "not_found": [to_us(time) for time in booking.not_found_times],
+        "matched": booking.is_matched,
+        "not_before": to_us(booking.not_before),
+    }
+    content = {name: value for name, value in content.items() if value}
+    return json.dumps(content, separators=(",", ":")) if content else ""
 
 
 def _decode_result(text: str) -> dict[str, Any]:
     if not text:
         return {}
     content = json.loads(text, parse_float=Decimal)
+    if not isinstance(content, dict):
+        raise ValueError("a result is an object")
     created: CreatedAccount | None = None
     if "created" in content:
         token, masked_id, account_hash = content["created"]
         created = CreatedAccount(token, masked_id, bytes.fromhex(account_hash))
     return {
-        "created": created,
-        **({"applied": decode_amount(content["applied"])} if "applied" in content else {}),
-        "references": tuple(Reference(kind, value) for kind, value in content["references"]),
+        "references": tuple(
+            Reference(kind, value) for kind, value in content.get("references", ())
+        ),
         "balances_after": tuple(
             Balance(amount, from_us(as_of))
-            for encoded, as_of in content["balances"]
+            for encoded, as_of in content.get("balances", ())
             if (amount := decode_amount(encoded)) is not None
         ),
         "receipt_lines": tuple(
             ReceiptLine(label, line_text, decode_amount(amount))  # type: ignore[arg-type]
-            for label, line_text, amount in content["receipt"]
+            for label, line_text, amount in content.get("receipt", ())
         ),
+        "applied": decode_amount(content.get("applied")),
+        "created": created,
+        "not_found_times": tuple(_time(value) for value in content.get("not_found", ())),
+        "is_matched": content.get("matched", False),
+        "not_before": from_us(content.get("not_before")),
     }
 
 

@@ -72,19 +72,26 @@ class Keyring:
 
     def seal(self, plain: str, context: str) -> bytes:
         """Encrypts for storage; `context` must be the same when it is opened."""
+        return self.seal_bytes(plain.encode(), context)
+
+    def seal_bytes(self, plain: bytes, context: str) -> bytes:
+        """As seal, for what is no text."""
         nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._gcm(self._active).encrypt(nonce, plain.encode(), context.encode())
+        sealed = self._gcm(self._active).encrypt(nonce, plain, context.encode())
         return self._active.encode() + b"." + nonce + sealed
 
     def unseal(self, sealed: bytes, context: str) -> str:
         """Raises LookupError where the key is gone or the bytes are not ours."""
+        return self.unseal_bytes(sealed, context).decode()
+
+    def unseal_bytes(self, sealed: bytes, context: str) -> bytes:
+        """As unseal, for what is no text."""
         key_id, _, rest = sealed.partition(b".")
         try:
             gcm = self._gcm(key_id.decode())
-            plain = gcm.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], context.encode())
+            return gcm.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], context.encode())
         except (KeyError, InvalidTag, UnicodeDecodeError, ValueError) as error:
             raise LookupError("sealed with a key that this deployment does not have") from error
-        return plain.decode()
 
     def _siv_text(self, tenant: str, plain: str, context: bytes) -> str:
         sealed = self._siv(self._active, tenant).encrypt(plain.encode(), [context])

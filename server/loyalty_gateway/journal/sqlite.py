@@ -76,8 +76,9 @@ _DUE = text(
     "SELECT booking_id FROM booking WHERE tenant = :tenant AND next_attempt_time <= :now_us"
     f" AND {schema.IS_OPEN}"
     " AND (lease_until IS NULL OR lease_until <= :now_us) AND booking_id NOT IN :flying"
+    " AND (state <> 'IN_DOUBT' OR connection NOT IN :paused)"
     " ORDER BY next_attempt_time LIMIT :limit"
-).bindparams(bindparam("flying", expanding=True))
+).bindparams(bindparam("flying", expanding=True), bindparam("paused", expanding=True))
 
 
 class SqliteStore:
@@ -239,8 +240,15 @@ class SqliteStore:
         lease_us: int,
         limit: int,
         flying: Sequence[str],
+        paused: Sequence[str],
     ) -> set[str]:
-        parameters = {"tenant": tenant, "now_us": now_us, "limit": limit, "flying": list(flying)}
+        parameters = {
+            "tenant": tenant,
+            "now_us": now_us,
+            "limit": limit,
+            "flying": list(flying),
+            "paused": list(paused),
+        }
         ids = list(connection.execute(_DUE, parameters).scalars())
         table, moves = schema.booking, schema.history
         mine = (table.c.tenant == tenant) & table.c.booking_id.in_(ids)

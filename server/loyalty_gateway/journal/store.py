@@ -108,8 +108,10 @@ class Store(Protocol):
         lease_us: int,
         limit: int,
         flying: Sequence[str],
+        paused: Sequence[str],
     ) -> set[str]:
-        """Takes due bookings that nobody holds, but those `flying`, for a lease; their ids."""
+        """Takes due bookings that nobody holds, but those `flying` and the doubts of `paused`
+        connections, for a lease; their ids."""
         ...
 
     def now_us(self) -> int:

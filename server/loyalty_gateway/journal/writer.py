@@ -110,6 +110,7 @@ class Writer:
                 claim.lease_us,
                 claim.limit,
                 claim.flying,
+                claim.paused,
             )
 
         return await self.run(work)  # type: ignore[no-any-return]
