@@ -24,7 +24,7 @@ from loyalty_gateway.domain.operations import (
     RecoveryMode,
     Reference,
 )
-from loyalty_gateway.providers.port import StatusRow
+from loyalty_gateway.providers.port import StatusRow, Way
 from tests.booking.vendor import RESEND_IS_SAFE, FakeVendor
 
 T0 = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -559,6 +559,18 @@ def test_a_promise_that_was_not_proven_allows_nothing(promises: dict[str, bool])
     means = a_link(promises).means(sent())
 
     assert mode_of(means) is RecoveryMode.MANUAL
+
+
+def test_a_way_holds_only_for_the_orders_that_it_is_for() -> None:
+    order = sent().order
+    assert order is not None
+    link = a_link({RESEND_IS_SAFE: True})
+    offer = next(iter(FakeVendor().operations.values()))
+    way = Way(RecoveryMode.SAFE_RESEND, RESEND_IS_SAFE, only_for=lambda it: it.asked is None)
+
+    assert not link.holds_for(way, offer, order)
+    assert link.holds_for(way, offer, replace(order, asked=None))
+    assert link.holds_for(replace(way, only_for=None), offer, order)
 
 
 def test_another_target_allows_nothing_unless_keys_survive_the_change() -> None:

@@ -98,8 +98,6 @@ SUBJECT = Subject(
         ),
     },
     exclusions={
-        (None, "recovery"): "the engine does not know this way to the truth yet",
-        (None, "undo"): "the engine does not undo yet",
         **{
             (operation, "outbound-id"): "the vendor takes no id of ours for a profile"
             for operation in (*CREATIONS, *UPDATES, Operation.LINK_ACCOUNT)

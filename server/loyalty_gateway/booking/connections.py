@@ -87,6 +87,8 @@ class Link:
 
     def holds_for(self, way: Way, offer: Offer, order: Order) -> bool:
         """Whether a way holds today for this very order."""
+        if way.only_for is not None and not way.only_for(order):
+            return False
         is_asked = way.mode in (RecoveryMode.STATUS_QUERY, RecoveryMode.STATEMENT_MATCH)
         if is_asked and offer.ask is None:
             return False

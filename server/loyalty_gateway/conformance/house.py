@@ -46,7 +46,11 @@ SETTLE_S: Final = 0.6
 """Longer than the played vendor's late effects, or a late one would be missed by right."""
 
 QUICK: Final = Policy(
-    schedule_s=(0.02, 0.05, 0.1), then_every_s=0.2, settle_s=SETTLE_S, abandon_reserved_s=900.0
+    schedule_s=(0.02, 0.05, 0.1),
+    then_every_s=0.2,
+    settle_s=SETTLE_S,
+    abandon_reserved_s=900.0,
+    not_found_waits_s=(0.05, 0.05),
 )
 """Recovery does in fractions of a second what it does in minutes."""
 

@@ -253,12 +253,15 @@ CheckPassword = Callable[[PasswordCheck], Awaitable[CredentialsFacts]]
 class Way:
     """One way to the truth, and the promise it rests on; an empty promise needs no proof.
 
-    `any_of` names promises of which one is enough.
+    `any_of` names promises of which one is enough. `only_for` says of which orders it is a way,
+    where it is not one of all: a vendor may undo one kind of booking by other means than another.
+    It goes by what is journalled with an order in plain.
     """
 
     mode: RecoveryMode
     promise: str = ""
     any_of: tuple[str, ...] = ()
+    only_for: Callable[[Order], bool] | None = None
 
     @property
     def promises(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The Loyalife adapter against the player, over real HTTP: what is booked is what is said."""
 
 import asyncio
+import dataclasses
 import json
 from collections import Counter
 from typing import Any
@@ -22,7 +23,7 @@ from loyalty_gateway.domain.operations import (
 from loyalty_gateway.providers import PROVIDERS
 from loyalty_gateway.providers.connection import AdapterSettingsError
 from loyalty_gateway.providers.loyalife import LoyalifeAdapter, open_adapter
-from loyalty_gateway.providers.port import Lookup, ProviderError
+from loyalty_gateway.providers.port import Lookup, ProviderError, Way
 from loyalty_gateway.sandbox import LoyalifePlayer, LoyalifeSettings
 from tests.providers.fault_server import Exchange, Script, running
 from tests.providers.loyalife.conftest import PROGRAMME, Open
@@ -323,15 +324,36 @@ class TestReversals:
         assert effects(player) == [("earn", 12), ("take_back", -12)]
         assert undone.receipt.references == (Reference("transaction_id", f"LG-{UNDO_KEY}"),)
 
-    async def test_an_earning_is_never_taken_back_twice(
+    async def test_a_second_taking_back_is_a_duplicate_where_the_programme_keeps_keys(
         self, player: LoyalifePlayer, adapter: LoyalifeAdapter
     ) -> None:
         order = purchase()
         undo = reversal(order, (await book(adapter, order)).receipt)
         await book(adapter, undo, UNDO_KEY)
         error = await refused(adapter, undo, UNDO_KEY, attempt=2)
+        assert error.status.shows_earlier
+        assert effects(player) == [("earn", 12), ("take_back", -12)]
+
+    async def test_what_was_taken_for_the_undo_of_a_redemption_is_not_sent_twice(
+        self, player: LoyalifePlayer, adapter: LoyalifeAdapter
+    ) -> None:
+        order = purchase()
+        undo = reversal(order, (await book(adapter, order)).receipt)
+        mistaken = dataclasses.replace(undo, asked=Points(12))
+        await book(adapter, mistaken, UNDO_KEY)
+        error = await refused(adapter, mistaken, UNDO_KEY, attempt=2)
         assert error.status.contradicts
         assert effects(player) == [("earn", 12), ("take_back", -12)]
+
+    def test_an_undo_rests_on_what_holds_for_its_original(self, adapter: LoyalifeAdapter) -> None:
+        ways = adapter.operations[Operation.REVERSE_POINTS].ways
+        for asked, promise in (
+            (Points(1000), "reversal_runs_once"),
+            (None, "idempotency_key_dedupes"),
+        ):
+            undo = Order(Operation.REVERSE_POINTS, MEMBER, asked)
+            (way,) = (it for it in ways if it.only_for is not None and it.only_for(undo))
+            assert way == Way(RecoveryMode.SAFE_RESEND, promise, only_for=way.only_for)
 
 
 class TestEarning:

@@ -14,7 +14,7 @@ from loyalty_gateway.providers.connection import (
 )
 from loyalty_gateway.providers.loyalife import proofs
 from loyalty_gateway.providers.loyalife.members import Members
-from loyalty_gateway.providers.loyalife.points import PointBookings
+from loyalty_gateway.providers.loyalife.points import PointBookings, undoes_redemption
 from loyalty_gateway.providers.loyalife.proofs import (
     IDEMPOTENCY_KEY_DEDUPES,
     MERCHANT_NAME_MAY_CARRY_TAG,
@@ -168,9 +168,17 @@ class LoyalifeAdapter:
             ),
             Operation.REVERSE_POINTS: Offer(
                 points.reverse,
-                ways=(Way(RecoveryMode.SAFE_RESEND, REVERSAL_RUNS_ONCE),),
+                ways=(
+                    Way(RecoveryMode.SAFE_RESEND, REVERSAL_RUNS_ONCE, only_for=undoes_redemption),
+                    Way(
+                        RecoveryMode.SAFE_RESEND,
+                        IDEMPOTENCY_KEY_DEDUPES,
+                        only_for=lambda order: not undoes_redemption(order),
+                    ),
+                ),
                 prepare=points.prepare_day,
-                note="a redemption, whole and once; an earning by a purchase that takes back",
+                note="a redemption, whole and once; an earning by a purchase that takes back and "
+                "may be sent again where the key of a purchase counts",
             ),
             Operation.LIST_TRANSACTIONS: Offer(statements.list_transactions),
             Operation.GET_POINTS_STATEMENT: Offer(

@@ -103,11 +103,11 @@ class PointBookings:
         Raises:
             ProviderError: by the tables; NOT_EXECUTED where the original cannot be named.
         """
-        original = send.order.original
+        order, original = send.order, send.order.original
         assert original is not None, "an undo has an original"
         if original.order.operation is Operation.EARN_POINTS:
-            if send.attempt_number > 1:
-                # What makes a second reversal harmless holds for redemptions alone.
+            if send.attempt_number > 1 and undoes_redemption(order):
+                # It was taken for the undo of a redemption, which alone may run twice.
                 raise self._session.refuse(
                     status.NOT_SENT_TWICE,
                     f"POST {bookings.INSERT}",
@@ -115,7 +115,6 @@ class PointBookings:
                     "a purchase that takes back is not sent twice",
                 )
             return await self._insert(send, original.order, bookings.TAKES_BACK)
-        order = send.order
         account_id = order.account_id or original.order.account_id
         guid = original.find_reference(bookings.EXTERNAL_REFERENCE)
         merchant = original.find_reference(bookings.MERCHANT_NAME)
@@ -353,6 +352,14 @@ class PointBookings:
 
     def _not_sent(self, reason: Reason, message: str) -> ProviderError:
         return self._session.refuse(not_sent(reason), "", message, f"not sent: {reason.value}")
+
+
+def undoes_redemption(order: Order) -> bool:
+    """Whether an undo is of a redemption, which alone has points that were asked for.
+
+    It goes by what the journal keeps of an undo; its original is looked up for an attempt only.
+    """
+    return order.asked is not None
 
 
 def _executed(answered: Answered[object], receipt: Receipt) -> Executed:
