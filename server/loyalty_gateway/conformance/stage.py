@@ -46,6 +46,7 @@ PLAYER_SETTINGS: Final[Mapping[str, float]] = {
     "late_effect_s": 0.2,
     "drip_s": 0.3,
 }
+"""Slow is beyond every time limit, dripping too; what comes late comes before recovery gives up."""
 
 
 class Scene:

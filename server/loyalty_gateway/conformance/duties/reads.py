@@ -1,8 +1,8 @@
-"""What a read, a code or a proof that goes well brings back: the thing that was asked for."""
+"""What goes well: requests as the vendor documents them, answers with what was asked for."""
 
 from typing import Final
 
-from loyalty_gateway.conformance.duties.duty import Duty, to_questions
+from loyalty_gateway.conformance.duties.duty import Duty, to_any, to_questions
 from loyalty_gateway.conformance.stage import Stage
 from loyalty_gateway.domain.operations import (
     CHALLENGE_OPERATIONS,
@@ -52,7 +52,20 @@ async def finds_what_is_there(stage: Stage, operation: Operation) -> None:
             raise AssertionError(f"{type(found).__name__} is no answer to {operation}")
 
 
+async def requests_fit_the_document(stage: Stage, operation: Operation) -> None:
+    ask = await stage.ask(operation)
+    await ask.send()
+    problems = [f"{it.path} {it.where} {it.problem}" for it in stage.player.stage.violations]
+    assert not problems, f"requests that do not fit the vendor's document: {problems}"
+
+
 DUTIES: Final = (
+    Duty(
+        "fits-document",
+        "everything that is sent fits the vendor's own document, to the letter",
+        to_any,
+        requests_fit_the_document,
+    ),
     Duty(
         "finds",
         "a question about what is there is answered with it, and changes nothing",
