@@ -151,7 +151,8 @@ def _offer_row(operation: Operation, offer: Offer) -> str:
 
 def _way(way: Way) -> str:
     rests = " or ".join(f"`{name}`" for name in way.promises)
-    return f"`{way.mode}`" + (f" ({rests})" if rests else "")
+    limits = ", of some bookings" if way.only_for is not None else ""
+    return f"`{way.mode}`{limits}" + (f" ({rests})" if rests else "")
 
 
 def _exclusions(vendor: Vendor) -> Iterator[str]:

@@ -43,7 +43,6 @@ SUBJECT = Subject(
             Operation.DEBIT_BALANCE, "30002", Money("EUR", 1000), sale=SALE
         )
     },
-    exclusions={(None, "recovery"): "the engine does not keep what was prepared yet"},
     behaviours={
         "a repeated ticket books again": Behaviour({}, NO_PROMISE),
         "a repeated ticket is refused": Behaviour({"repeat": "refuses"}, NO_PROMISE),

@@ -20,7 +20,6 @@ from loyalty_gateway.sandbox.cashassist.player import CashassistPlayer
 
 ORDINARY = "10480"
 NEW_CARD = "a new card has no number but its own, and that is an account"
-NOT_KEPT = "the engine does not keep the person of a booking yet, nor books without an account"
 NO_ANSWER_NO_FAILURE = "a receipt that does not belong to the card is an answer"
 NO_KEY = "the vendor takes no key for a change of master data; it sets a state"
 CREATIONS = (Operation.CREATE_CARD, Operation.CREATE_WALLET)
@@ -94,7 +93,6 @@ SUBJECT = Subject(
         **{(it, "reference"): NEW_CARD for it in CREATIONS},
         **{(it, "reference"): NO_KEY for it in CHANGES},
         **{(it, "outbound-id"): NO_KEY for it in CHANGES},
-        **{(it, "recovery"): NOT_KEPT for it in (*CREATIONS, *CHANGES)},
         (Operation.VERIFY_CARD_OWNERSHIP, "listed-codes"): NO_ANSWER_NO_FAILURE,
     },
     behaviours={

@@ -44,8 +44,6 @@ SUBJECT = Subject(
         ),
     },
     exclusions={
-        (None, "recovery"): "the engine does not know this way to the truth yet",
-        (None, "undo"): "the engine does not undo yet",
         (ACTIVATE, "reference"): "the vendor gives an activation no number",
         (ACTIVATE, "outbound-id"): "the vendor takes no number of ours for an activation",
         (ACTIVATE, "pending"): "an activation is never left open",
