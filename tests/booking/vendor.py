@@ -117,6 +117,8 @@ class FakeVendor:
         self.prepared: list[Order] = []
         self.questions: list[Question] = []
         self.undone: dict[str, str] = {}
+        self.undos: list[Send] = []
+        self.undoes_again = False
         self.sends: list[Send] = []
         self.effects: list[Effect] = []
         self.running = 0
@@ -166,11 +168,12 @@ class FakeVendor:
     def _undo(self, send: Send) -> Receipt:
         original = send.order.original
         assert original is not None, "an undo comes with its original"
-        if original.outbound_id in self.undone:
+        if original.outbound_id in self.undone and not self.undoes_again:
             raise refusal(Reason.ALREADY_REVERSED, shows_earlier=True)
         if all(it.outbound_id != original.outbound_id for it in self.effects):
             raise refusal(Reason.ORIGINAL_NOT_FOUND)
         self.undone[original.outbound_id] = send.outbound_id
+        self.undos.append(send)
         receipt = Receipt(references=(Reference("undo", f"U-{send.outbound_id[:13]}"),))
         self._receipts[send.outbound_id] = receipt
         return receipt

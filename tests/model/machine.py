@@ -41,7 +41,8 @@ _PLAYED: dict[Act, acts.Act] = {
     Act.DOES_NOTHING_AND_IS_SILENT: acts.loses_the_request,
     Act.BREAKS_THE_ADAPTER: acts.breaks,
     Act.IS_NOT_REACHED: acts.is_not_reached,
-    Act.LIMITS_THE_RATE: acts.limits_the_rate(1),
+    # No pause, since the journal's clock stands still between the rules.
+    Act.LIMITS_THE_RATE: acts.limits_the_rate(0),
     Act.REFUSES: acts.refuses(),
     Act.REFUSES_THE_WHOLE: acts.refuses(proves=Proves.WHOLE_BOOKING),
     Act.CONTRADICTS: acts.contradicts,

@@ -8,6 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.model.machine import BookingMachine
 from tests.model.reference import Act
+from tests.model.undo_machine import UndoMachine
 
 IS_LONG = os.environ.get("LOYALTY_TEST_MODEL") == "long"
 EXAMPLES, STEPS = (2_000, 50) if IS_LONG else (60, 25)
@@ -51,4 +52,44 @@ def test_the_engine_lives_as_the_reference_says() -> None:
     )
     seen = BookingMachine.seen
     missed = {name: seen[name] for name, floor in FLOORS.items() if seen[name] < floor}
+    assert not missed, f"hardly met: {missed}"
+
+
+UNDO_FLOORS = {
+    "new": 60,
+    "repeat": 30,
+    "undo ok": 5,
+    "undo refused": 20,
+    "cancelled": 30,
+    "not cancelled": 1,
+    "crash": 20,
+    "crash in a call": 20,
+    "question": 30,
+    "late effect": 10,
+    "books later and is silent": 20,
+    "REVERSED": 20,
+    "REVERSING": 10,
+    "SUCCEEDED": 60,
+    "DECLINED": 10,
+    "NOT_EXECUTED": 20,
+    "IN_DOUBT": 20,
+}
+
+
+@pytest.mark.timeout(4 * 3600 if IS_LONG else 400)
+def test_undo_cancellation_and_questions_keep_every_promise() -> None:
+    UndoMachine.seen.clear()
+    run_state_machine_as_test(
+        UndoMachine,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            derandomize=not IS_LONG,
+            phases=tuple(Phase) if IS_LONG else (Phase.explicit, Phase.generate),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    seen = UndoMachine.seen
+    missed = {name: seen[name] for name, floor in UNDO_FLOORS.items() if seen[name] < floor}
     assert not missed, f"hardly met: {missed}"

@@ -3,7 +3,8 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 from loyalty_gateway.booking.limits import Limits
@@ -17,8 +18,12 @@ from loyalty_gateway.providers.connection import (
     open_connection,
 )
 from loyalty_gateway.providers.http import HttpAnswer
+from loyalty_gateway.providers.port import Executed, Finding, Question, Send
+from tests.booking import vendor as played
 from tests.booking.house import PATIENT, QUICK, House, open_house, until
 from tests.booking.vendor import (
+    QUERY_ANSWERS,
+    RESENT,
     FakeVendor,
     Gate,
     books,
@@ -185,6 +190,92 @@ async def _an_owner_who_comes_back_after_its_lease(scene: Scene) -> set[Kind]:
             return await _verdict(callers, vendor, second)
 
 
+_OFFERS = {Operation.DEBIT_BALANCE: played.ASKED}
+_PROMISED = {QUERY_ANSWERS: True}
+
+
+async def _an_effect_that_shows_after_the_first_question(scene: Scene) -> set[Kind]:
+    """The vendor is asked before it is done, and the booking is there soon after."""
+
+    async def asked_too_early(vendor: FakeVendor, question: Question) -> Finding:
+        vendor.execute(vendor.sends[0])
+        return Finding()
+
+    callers = Callers()
+    vendor = FakeVendor(loses_the_request, answers=[asked_too_early], offers=_OFFERS)
+    async with open_house(scene.path, vendor, policy=QUICK, promises=_PROMISED) as house:
+        await _book(callers, house)
+        return await _verdict(callers, vendor, house)
+
+
+async def _an_effect_that_comes_within_the_settle_time_of_a_long_attempt(
+    scene: Scene,
+) -> set[Kind]:
+    """The row is older than the settle time when its attempt ends; what was sent is not."""
+    callers = Callers()
+    gate = Gate(loses_the_request)
+
+    async def asked_too_early(vendor: FakeVendor, question: Question) -> Finding:
+        if len(vendor.questions) == 3:
+            vendor.execute(vendor.sends[0])
+        return Finding()
+
+    vendor = FakeVendor(gate, answers=[asked_too_early] * 3, offers=_OFFERS)
+    policy = replace(QUICK, settle_s=2.0, not_found_waits_s=(0.01, 0.01))
+    async with open_house(scene.path, vendor, policy=policy, promises=_PROMISED) as house:
+        caller = asyncio.create_task(_book(callers, house))
+        await gate.arrived.wait()
+        booking = await house.find(REQUEST_ID)
+        assert booking is not None
+        old_enough = booking.create_time + timedelta(seconds=2)
+        await until(lambda: house.journal.now() > old_enough)
+        gate.go.set()
+        await caller
+        return await _verdict(callers, vendor, house)
+
+
+async def _a_vendor_that_forgets_our_numbers(scene: Scene) -> set[Kind]:
+    """Asked again after half of its memory, it would book a second time."""
+
+    async def forgets_and_books(vendor: FakeVendor, send: Send) -> Executed:
+        vendor.is_idempotent = False
+        return await books(vendor, send)
+
+    callers = Callers()
+    vendor = FakeVendor(loses_the_answer, forgets_and_books, key_lifetime_s=0.2)
+    policy = replace(QUICK, schedule_s=(0.5,))
+    async with open_house(scene.path, vendor, policy=policy) as house:
+        await _book(callers, house, within_s=5.0)
+        await house.becomes(State.SUCCEEDED, State.NEEDS_REVIEW, request_id=REQUEST_ID)
+        return await _verdict(callers, vendor, house)
+
+
+async def _a_refusal_of_a_resend(scene: Scene) -> set[Kind]:
+    """The first attempt has taken what the second one is refused for."""
+    callers, vendor = Callers(), FakeVendor(loses_the_answer, refuses())
+    async with open_house(scene.path, vendor, policy=QUICK) as house:
+        await _book(callers, house)
+        return await _verdict(callers, vendor, house)
+
+
+async def _an_undo_whose_answer_is_lost(scene: Scene) -> set[Kind]:
+    """The vendor recognises an undo by our id alone."""
+    callers = Callers()
+    offers = {
+        Operation.DEBIT_BALANCE: replace(RESENT, undo=Operation.REVERSE_POINTS),
+        Operation.REVERSE_POINTS: RESENT,
+    }
+    vendor = FakeVendor(books, loses_the_answer, offers=offers)
+    vendor.undoes_again = True
+    async with open_house(scene.path, vendor, policy=QUICK) as house:
+        await _book(callers, house)
+        await house.undo(of=REQUEST_ID)
+        await house.becomes(State.REVERSED, request_id=REQUEST_ID)
+        found = {Kind.UNDONE_TWICE} if len(vendor.undos) > 1 else set()
+        assert len(vendor.sends) == 3, "the undo was sent again"
+    return found
+
+
 Cell = Callable[[Scene], Awaitable[set[Kind]]]
 
 CELLS: dict[str, Cell] = {
@@ -193,10 +284,15 @@ CELLS: dict[str, Cell] = {
     "M3": _a_lost_answer,
     "M4": _a_vendor_that_is_silent_for_long,
     "M5": _a_resend_after_a_lost_answer,
+    "M6": _an_effect_that_shows_after_the_first_question,
+    "M7": _an_effect_that_comes_within_the_settle_time_of_a_long_attempt,
     "M8": _a_stray_second_answer,
     "M9": _one_request_id_for_two_requests,
     "M10": _a_repeat,
     "M11": _an_owner_who_comes_back_after_its_lease,
+    "M12": _a_vendor_that_forgets_our_numbers,
+    "M13": _a_refusal_of_a_resend,
+    "M14": _an_undo_whose_answer_is_lost,
 }
 """The cell that must show each planted bug."""
 
@@ -209,9 +305,14 @@ SHOWS: dict[str, set[Kind]] = {
     "M3": {Kind.REFUSED_WITH_EFFECT, Kind.JOURNAL_DISAGREES},
     "M4": {Kind.REFUSED_WITH_EFFECT, Kind.JOURNAL_DISAGREES},
     "M5": {Kind.TWO_EFFECTS},
+    "M6": {Kind.REFUSED_WITH_EFFECT, Kind.JOURNAL_DISAGREES},
+    "M7": {Kind.REFUSED_WITH_EFFECT, Kind.JOURNAL_DISAGREES},
     "M8": {Kind.FOREIGN_ANSWER},
     "M9": {Kind.OK_WITHOUT_EFFECT},
     "M10": {Kind.ANSWERS_DIFFER},
     "M11": {Kind.REFUSED_WITH_EFFECT, Kind.JOURNAL_DISAGREES},
+    "M12": {Kind.TWO_EFFECTS},
+    "M13": {Kind.REFUSED_WITH_EFFECT, Kind.JOURNAL_DISAGREES},
+    "M14": {Kind.UNDONE_TWICE},
 }
 """What the checker must find at least, so that a cell is not red for some other reason."""

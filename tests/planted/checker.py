@@ -24,6 +24,7 @@ class Kind(StrEnum):
     ANSWERS_DIFFER = "two different final answers were told of one request_id"
     JOURNAL_DISAGREES = "the journal's final state is not what the vendor did"
     FORGOTTEN = "the vendor has booked what the journal does not know"
+    UNDONE_TWICE = "one booking was undone more than once"
     FOREIGN_ANSWER = "the answer of one request was taken for another's"
 
 

@@ -7,24 +7,26 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
 
-from loyalty_gateway.booking import judge
+from loyalty_gateway.booking import findings, judge
 from loyalty_gateway.booking.attempts import Attempts
+from loyalty_gateway.booking.connections import Link
 from loyalty_gateway.booking.drafts import Drafts
 from loyalty_gateway.booking.flights import Flights
 from loyalty_gateway.booking.judge import Means, Policy, Verdict
 from loyalty_gateway.domain.booking import Answer, Booking, State
 from loyalty_gateway.domain.errors import Fate, Reason
+from loyalty_gateway.domain.operations import UNDO_OPERATIONS
 from loyalty_gateway.journal import postgres
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.writer import Change, Opened, Opening
 from loyalty_gateway.providers.http import HttpAnswer, HttpRequest, PyreqwestEngine
-from loyalty_gateway.providers.port import Send, StatusRow
+from loyalty_gateway.providers.port import Finding, Send, StatusRow
 from loyalty_gateway.telemetry.spans import SpanHandle
 
 Patch = pytest.MonkeyPatch
@@ -162,6 +164,65 @@ def _no_epoch_check(patch: Patch) -> None:
     patch.setattr(postgres, "_UPDATE", text(statement))
 
 
+def _not_found_trusted_at_once(patch: Patch) -> None:
+    """The first "not found" is a proof, whenever it comes."""
+    real = findings.after_finding
+
+    def hasty(booking: Booking, finding: Finding, *args: Any, **kwargs: Any) -> Booking:
+        is_absent = not (finding.candidates or finding.is_pending or finding.is_refused)
+        after = real(booking, finding, *args, **kwargs)
+        if not is_absent or after.state is not State.IN_DOUBT:
+            return after
+        began = args[0]
+        return replace(after, state=State.NOT_EXECUTED, next_attempt_time=None, settle_time=began)
+
+    patch.setattr(findings, "after_finding", hasty)
+
+
+def _settle_counted_from_the_rows_creation(patch: Patch) -> None:
+    """The settle time begins when the booking was born, not when its last attempt ended."""
+
+    def early(booking: Booking, means: Means, policy: Policy) -> datetime | None:
+        return booking.create_time + timedelta(seconds=means.settle_s or policy.settle_s)
+
+    patch.setattr(judge, "settled_time", early)
+    patch.setattr(findings, "settled_time", early)
+
+
+def _key_pruned_replay_anyway(patch: Patch) -> None:
+    """Sends again although the vendor has forgotten the number."""
+    real = Link.means
+
+    def tireless(self: Link, booking: Booking) -> Means:
+        return replace(real(self, booking), resend_until=datetime.max.replace(tzinfo=UTC))
+
+    patch.setattr(Link, "means", tireless)
+
+
+def _decline_on_attempt_2_trusted(patch: Patch) -> None:
+    """A refusal of a resend is taken for the whole booking's."""
+    real = judge.after_attempt
+
+    def trusting(
+        booking: Booking, verdict: Verdict, now: datetime, means: Means, policy: Policy
+    ) -> Booking:
+        return real(booking, verdict, now, replace(means, declines_are_replayed=True), policy)
+
+    patch.setattr(judge, "after_attempt", trusting)
+
+
+def _new_id_for_each_void(patch: Patch) -> None:
+    """Each attempt of an undo has an id of its own on the vendor's wire."""
+    real = Attempts.attempt
+
+    async def renaming(self: Attempts, link: Any, send: Send, span: SpanHandle) -> Verdict:
+        if send.order.operation in UNDO_OPERATIONS:
+            send = replace(send, outbound_id=str(uuid.uuid4()))
+        return await real(self, link, send, span)
+
+    patch.setattr(Attempts, "attempt", renaming)
+
+
 @dataclass(frozen=True, slots=True)
 class Plant:
     """One bug: what it is called in the plan, and how it gets in."""
@@ -176,10 +237,15 @@ PLANTS = {
     "M3": Plant("unknown -> declined", _unknown_is_declined),
     "M4": Plant("give up after n tries -> failed", _gives_up_as_failed),
     "M5": Plant("new provider ref on retry", _new_reference_on_retry),
+    "M6": Plant('"not found" trusted at once', _not_found_trusted_at_once),
+    "M7": Plant("settle counted from row creation", _settle_counted_from_the_rows_creation),
     "M8": Plant("pooled keep-alive", _pooled_keep_alive),
     "M9": Plant("no fingerprint check", _no_fingerprint_check),
     "M10": Plant("replay re-rendered", _replay_rendered_again),
     "M11": Plant("lease without epoch check", _no_epoch_check),
+    "M12": Plant("provider key pruned, replay anyway", _key_pruned_replay_anyway),
+    "M13": Plant("decline on attempt 2 trusted", _decline_on_attempt_2_trusted),
+    "M14": Plant("void repeated with a new id each time", _new_id_for_each_void),
 }
 """Every bug that can be planted, by its number in the plan."""
 
