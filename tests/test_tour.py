@@ -19,9 +19,9 @@ def page() -> str:
     return TOUR.read_text()
 
 
-def test_the_tour_has_ten_steps(page: str) -> None:
+def test_the_tour_has_fifteen_steps(page: str) -> None:
     assert [int(number) for number in re.findall(r"^## (\d+)\. ", page, re.MULTILINE)] == list(
-        range(1, 11)
+        range(1, 16)
     )
 
 
