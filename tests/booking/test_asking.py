@@ -37,6 +37,7 @@ from tests.booking.vendor import (
     FakeVendor,
     Gate,
     books,
+    contradicts_the_question,
     finds,
     finds_nothing,
     is_a_duplicate,
@@ -143,6 +144,19 @@ async def test_pending_counts_for_nothing_and_silence_neither(place: Place) -> N
     assert booking.state is State.SUCCEEDED
     assert booking.not_found_times == ()
     assert [it.fate for it in attempts[1:-1]] == [Fate.UNKNOWN] * 3
+
+
+async def test_an_answer_that_only_a_person_can_judge_ends_the_asking(place: Place) -> None:
+    vendor = asked(loses_the_answer, answers=[contradicts_the_question])
+    async with open_house(place, vendor, policy=QUICK, promises=PROMISED) as house:
+        error = await house.fails()
+        booking = await house.get()
+
+        assert len(house.vendor.questions) == 1
+    assert error.reason is Reason.BOOKING_NEEDS_REVIEW
+    assert booking.state is State.NEEDS_REVIEW
+    assert booking.reason is Reason.ALREADY_REVERSED
+    assert booking.provider_code == "undone"
 
 
 async def test_the_vendors_own_refusal_declines_the_booking(place: Place) -> None:

@@ -252,6 +252,17 @@ async def says_it_refused(vendor: FakeVendor, question: Question) -> Finding:
     return Finding(is_refused=True, rule="failed")
 
 
+async def contradicts_the_question(vendor: FakeVendor, question: Question) -> Finding:
+    """The vendor says that it was executed, and undone by nobody that we know of."""
+    raise ProviderError(
+        StatusRow(Reason.ALREADY_REVERSED, Fate.UNKNOWN, contradicts=True),
+        "undone elsewhere",
+        rule="undone elsewhere",
+        http_status=200,
+        provider_code="undone",
+    )
+
+
 async def is_silent(vendor: FakeVendor, question: Question) -> Finding:
     """No answer to the question."""
     raise _no_answer()

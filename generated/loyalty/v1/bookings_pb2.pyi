@@ -61,8 +61,6 @@ class _AttemptKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptKi
     """A question to the provider, by the gateway itself, to find out what happened. It has no
     effect.
     """
-    ATTEMPT_KIND_UNDO: _AttemptKind.ValueType  # 4
-    """A call that undoes the booking, whether it had happened or not."""
 
 class AttemptKind(_AttemptKind, metaclass=_AttemptKindEnumTypeWrapper):
     """AttemptKind says what the gateway wanted from the provider."""
@@ -77,8 +75,6 @@ ATTEMPT_KIND_ASK: AttemptKind.ValueType  # 3
 """A question to the provider, by the gateway itself, to find out what happened. It has no
 effect.
 """
-ATTEMPT_KIND_UNDO: AttemptKind.ValueType  # 4
-"""A call that undoes the booking, whether it had happened or not."""
 Global___AttemptKind: _TypeAlias = AttemptKind  # noqa: Y015
 
 class _Proof:

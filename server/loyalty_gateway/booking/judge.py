@@ -286,9 +286,10 @@ def in_doubt(ended: Booking, now: datetime, means: Means, policy: Policy) -> Boo
 
 
 def after_no_answer(
-    booking: Booking, retry_after_s: float | None, now: datetime, means: Means, policy: Policy
+    booking: Booking, verdict: Verdict, now: datetime, means: Means, policy: Policy
 ) -> Booking:
-    """The booking in doubt after a question that brought no answer: nothing is known better."""
+    """The booking in doubt after a question that brought no answer: nothing is known better,
+    unless what came instead is for a person to judge."""
     asked = replace(
         booking,
         epoch=booking.epoch + 1,
@@ -298,7 +299,14 @@ def after_no_answer(
         next_attempt_time=None,
         not_before=None,
     )
-    return _not_before(in_doubt(asked, now, means, policy), retry_after_s, now)
+    if verdict.status.contradicts:
+        return replace(
+            asked,
+            state=State.NEEDS_REVIEW,
+            reason=verdict.status.reason,
+            provider_code=verdict.provider_code,
+        )
+    return _not_before(in_doubt(asked, now, means, policy), verdict.retry_after_s, now)
 
 
 # --- amounts ------------------------------------------------------------------------------------

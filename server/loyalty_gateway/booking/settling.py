@@ -200,7 +200,7 @@ class Settling:
         now = self._journal.now()
         means = link.means(before)
         if isinstance(found, Verdict):
-            after = judge.after_no_answer(before, found.retry_after_s, now, means, self._policy)
+            after = judge.after_no_answer(before, found, now, means, self._policy)
             receipt = None
         else:
             references = [
