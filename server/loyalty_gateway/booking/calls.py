@@ -136,7 +136,8 @@ class ReadCall:
 class ReadAnswer:
     """What a read found, with the account as the caller may see it.
 
-    `booking_names` maps the outbound ids in a history to the names of our own bookings.
+    `booking_names` maps the outbound ids, or the references, in a history to the names of our own
+    bookings.
     `accounts` holds each account of a search by its plain id; `account_token` and `masked_id`
     are empty there.
     """

@@ -38,10 +38,10 @@ from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.providers.port import Lookup, Offer, ProviderError, Read, Search
 from loyalty_gateway.telemetry.redaction import redact
 
-_RETRY_USEFUL = frozenset(
+RETRY_USEFUL = frozenset(
     {Reason.PROVIDER_UNREACHABLE, Reason.PROVIDER_INTERNAL, Reason.PROVIDER_ANSWER_UNREADABLE}
 )
-_RETRY_S = 1.0
+RETRY_S = 1.0
 _PAGES = (TransactionPage, CardPage, ItemPage, LinkedAccounts)
 
 _READ_MESSAGES: dict[Reason, str] = {
@@ -115,6 +115,11 @@ class Reads:
                 link.connection,
                 [entry.outbound_id for entry in found.transactions if entry.outbound_id],
             )
+            names |= await self._journal.names_behind(
+                call.tenant,
+                link.connection,
+                [entry.booked_as for entry in found.transactions if entry.booked_as],
+            )
         if call.search is not None:
             found, accounts = self._found_cards(call, link, found)
             return ReadAnswer(
@@ -150,7 +155,7 @@ class Reads:
             raise read_error(error, link) from error
         except TimeoutError as error:
             link.saw(Reason.PROVIDER_INTERNAL)
-            raise failed(Reason.PROVIDER_INTERNAL, link, retry_after_s=_RETRY_S) from error
+            raise failed(Reason.PROVIDER_INTERNAL, link, retry_after_s=RETRY_S) from error
         link.saw(None)
         return found
 
@@ -188,7 +193,7 @@ class Reads:
                 is_reachable=False,
                 are_credentials_accepted=False,
                 latency_s=time.monotonic() - started_s,
-                error=failed(Reason.PROVIDER_INTERNAL, link, retry_after_s=_RETRY_S),
+                error=failed(Reason.PROVIDER_INTERNAL, link, retry_after_s=RETRY_S),
             )
         link.saw(None if check.error is None else check.error.status.reason)
         return ConnectionCheck(
@@ -296,8 +301,8 @@ def read_error(error: ProviderError, link: Link) -> LoyaltyError:
     """What a caller is told of a question that a vendor did not answer."""
     reason = error.status.reason
     retry_after_s = error.retry_after_s
-    if retry_after_s is None and reason in _RETRY_USEFUL:
-        retry_after_s = _RETRY_S
+    if retry_after_s is None and reason in RETRY_USEFUL:
+        retry_after_s = RETRY_S
     told = failed(reason, link, provider_code=error.provider_code, retry_after_s=retry_after_s)
     if reason in _TOLD_BY_ADAPTER and error.message:
         words = redact(error.message)

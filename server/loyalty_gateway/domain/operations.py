@@ -361,6 +361,8 @@ class Transaction:
     store_id: str = ""
     outbound_id: str = field(default="", repr=False)
     """Our own id of the booking, where the vendor lists it."""
+    booked_as: Reference | None = None
+    """The first reference of the booking, where the vendor lists that and not our id."""
 
 
 @dataclass(frozen=True, slots=True)

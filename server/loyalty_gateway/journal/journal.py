@@ -27,7 +27,7 @@ from loyalty_gateway.journal.challenges import (
     open_challenge,
     settle_challenge,
 )
-from loyalty_gateway.journal.references import find_holder, taken_by_others
+from loyalty_gateway.journal.references import find_holder, find_holders, taken_by_others
 from loyalty_gateway.journal.rows import (
     attempt_from_row,
     booking_from_row,
@@ -471,6 +471,17 @@ class Journal:
             }
 
         return await self._read(query) if outbound_ids else {}
+
+    async def names_behind(
+        self, tenant: str, connection_id: str, references: Sequence[Reference]
+    ) -> dict[str, str]:
+        """The names of our bookings behind the references of a vendor's history, by value."""
+
+        def query(connection: Connection) -> dict[str, str]:
+            holders = find_holders(connection, tenant, connection_id, references)
+            return {value: f"bookings/{booking_id}" for value, booking_id in holders.items()}
+
+        return await self._read(query) if references else {}
 
     async def count_tombstones(self, tenant: str, since: datetime) -> int:
         """How many unknown request_ids were cancelled since then."""

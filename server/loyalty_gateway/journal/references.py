@@ -41,6 +41,21 @@ def holder_of(connection: Connection, booking: Booking, reference: Reference) ->
     )
 
 
+def find_holders(
+    connection: Connection, tenant: str, connection_id: str, references: Sequence[Reference]
+) -> dict[str, str]:
+    """The ids of the bookings that references belong to, by the value of the reference."""
+    table = schema.vendor_reference
+    values = {stored_value(it.value): it.value for it in references}
+    statement = select(table.c.value, table.c.booking_id).where(
+        table.c.tenant == tenant,
+        table.c.connection == connection_id,
+        table.c.kind.in_({it.kind for it in references}),
+        table.c.value.in_(values),
+    )
+    return {values[row.value]: row.booking_id for row in connection.execute(statement)}
+
+
 def find_holder(
     connection: Connection, tenant: str, connection_id: str, kind: str, value: str
 ) -> str | None:

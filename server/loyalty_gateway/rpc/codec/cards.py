@@ -166,7 +166,8 @@ def encode_list_transactions(answer: ReadAnswer) -> cards_pb2.ListTransactionsRe
     assert isinstance(found, TransactionPage), "ListTransactions finds a page of transactions"
     response = cards_pb2.ListTransactionsResponse(next_page_token=answer.next_page_token)
     for transaction in found.transactions:
-        booking = answer.booking_names.get(transaction.outbound_id, "")
+        known = transaction.booked_as.value if transaction.booked_as else transaction.outbound_id
+        booking = answer.booking_names.get(known, "")
         _fill_transaction(response.transactions.add(), transaction, booking)
     return response
 

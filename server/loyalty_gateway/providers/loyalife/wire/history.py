@@ -8,11 +8,17 @@ from typing import Any, Final
 from loyalty_gateway.domain.operations import (
     ExpiringPeriod,
     ExpirySchedule,
+    Reference,
     Transaction,
     TransactionKind,
 )
 from loyalty_gateway.providers.answers import UnreadableAnswer, read_text, read_whole_number
-from loyalty_gateway.providers.loyalife.wire.bookings import Programme, encode, read_guid
+from loyalty_gateway.providers.loyalife.wire.bookings import (
+    EXTERNAL_REFERENCE,
+    Programme,
+    encode,
+    read_guid,
+)
 from loyalty_gateway.providers.loyalife.wire.envelope import (
     Envelope,
     find_text,
@@ -176,14 +182,18 @@ def transaction_of(line: Line) -> Transaction:
         kind = TransactionKind.EARN if is_incoming else TransactionKind.CORRECTION
     else:
         kind = TransactionKind.REVERSAL if is_incoming else TransactionKind.REDEEM
+    number = line.external_reference
+    # A reversal may repeat the number of what it gives back, so that alone is known by it.
+    is_known = bool(number) and kind is TransactionKind.REDEEM
     return Transaction(
-        reference=line.external_reference or str(line.number),
+        reference=number or str(line.number),
         time=line.time,
         kind=kind,
         provider_kind="" if line.loyalty_type is None else str(line.loyalty_type),
         points=line.points if is_incoming else -line.points,
         narration=line.narration,
         merchant=line.merchant,
+        booked_as=Reference(EXTERNAL_REFERENCE, number) if is_known else None,
     )
 
 
