@@ -71,6 +71,10 @@ class Drafts:
         """
         original: Booking | None = None
         if call.original is not None:
+            named = call.account.connection or call.original.reference_connection
+            if named:
+                # What a vendor cannot do is said before anything is looked up.
+                self._connections.offer(self._connections.get(named), call.operation)
             original = await self._find_original(call.tenant, call.original)
         connection = original.connection if original else call.account.connection
         link = self._connections.get(connection)
@@ -195,6 +199,7 @@ class Drafts:
             raise LoyaltyError(
                 Reason.REQUEST_INVALID,
                 "account is not the account of the original.",
+                field="account",
                 violations=(Violation("account", "is not the account of the original"),),
             )
         return account_id
@@ -209,6 +214,7 @@ class Drafts:
             raise LoyaltyError(
                 Reason.REQUEST_INVALID,
                 "proof_token is not a proof for this connection.",
+                field="proof_token",
                 violations=(Violation("proof_token", "is not a proof for this connection"),),
             ) from error
         refusal = None

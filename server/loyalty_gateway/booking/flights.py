@@ -20,7 +20,7 @@ from loyalty_gateway.booking.drafts import Draft, Drafts
 from loyalty_gateway.booking.holds import is_alone
 from loyalty_gateway.booking.judge import Verdict
 from loyalty_gateway.booking.limits import Limits
-from loyalty_gateway.booking.reads import failed
+from loyalty_gateway.booking.reads import RETRY_S, RETRY_USEFUL, failed
 from loyalty_gateway.booking.sealed import Sealed
 from loyalty_gateway.booking.settling import Ending, Settling
 from loyalty_gateway.booking.undo import is_live
@@ -37,7 +37,6 @@ from loyalty_gateway.telemetry.spans import booking_span
 log = logging.getLogger(__name__)
 
 _HOLD_POLL_S = 0.2
-_PREPARE_AGAIN_S = 1.0
 
 
 @dataclass(slots=True)
@@ -335,11 +334,14 @@ class Flights:
         sent, and nothing is journalled."""
         prepared = await self._attempts.prepare(draft.link, draft.offer, draft.order)
         if isinstance(prepared, Verdict):
+            reason = prepared.status.reason
             error = failed(
-                prepared.status.reason,
+                reason,
                 draft.link,
                 provider_code=prepared.provider_code,
-                retry_after_s=prepared.retry_after_s or _PREPARE_AGAIN_S,
+                # What was refused for what it asks is refused the next time, too.
+                retry_after_s=prepared.retry_after_s
+                or (RETRY_S if reason in RETRY_USEFUL else None),
             )
             raise _refused(error, call, None)
         return self._drafts.again(replace(draft, order=replace(draft.order, prepared=prepared)))

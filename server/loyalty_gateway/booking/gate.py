@@ -46,5 +46,6 @@ def open_account(keyring: Keyring, tenant: str, account: AccountKey) -> str:
         raise LoyaltyError(
             Reason.REQUEST_INVALID,
             "account.token is not a token of this connection.",
+            field="account.token",
             violations=(Violation("account.token", "is not a token of this connection"),),
         ) from error
