@@ -180,7 +180,7 @@ REQUESTS: Final[Mapping[str, Make]] = {
     "Wallets.LinkAccount": _booking(
         wallets_pb2.LinkAccountRequest,
         external=lambda facts: wallets_pb2.LinkedAccount(
-            kind="DEVICE", id=f"device-{next(_numbers)}"
+            kind="device", id=f"device-{next(_numbers)}"
         ),
     ),
     "Wallets.ListLinkedAccounts": lambda facts: wallets_pb2.ListLinkedAccountsRequest(

@@ -38,7 +38,11 @@ QUICK: Final[Mapping[str, Any]] = {
     },
     "provider": {"attempt_total_s": 5, "connect_s": 2},
     "engine": {"settle_s": 0.4},
-    "recovery": {"schedule_s": [0.05, 0.1, 0.2], "then_every_s": 0.3},
+    "recovery": {
+        "schedule_s": [0.05, 0.1, 0.2],
+        "then_every_s": 0.3,
+        "not_found_waits_s": [0.05, 0.05],
+    },
     "telemetry": {"log_level": "error"},
 }
 """Recovery does in fractions of a second what it does in minutes."""
