@@ -414,6 +414,21 @@ class TestActivation:
             await adapter.book(Send(order(ACTIVATE, card="10496"), KEY, number))
         assert (await adapter.book(Send(order(card="10496"), "n-2", 1))).receipt.references
 
+    async def test_an_answer_without_data_is_the_one_that_the_vendors_first_page_prints(
+        self, open_connection_to: Open
+    ) -> None:
+        plain = {"code": 200, "msg": "success", "timestamp": "2026-01-15 10:00:00"}
+        async with running(answering(json.dumps(plain).encode())) as server:
+            adapter = open_connection_to(f"http://127.0.0.1:{server.port}")
+            assert (await adapter.book(Send(order(ACTIVATE), KEY, 1))).receipt == Receipt()
+            error = await refused(adapter, Send(order(), KEY, 1))
+            assert error.status.fate is Fate.UNKNOWN
+        async with running(answering(json.dumps({**plain, "data": None}).encode())) as server:
+            error = await refused(
+                open_connection_to(f"http://127.0.0.1:{server.port}"), Send(order(ACTIVATE), KEY, 1)
+            )
+            assert error.status.fate is Fate.UNKNOWN
+
     async def test_a_top_up_may_activate(self, adapter: OpenLoyaltyPayAdapter) -> None:
         error = await refused(adapter, Send(order(TOP_UP, card="10495"), "n-1", 1))
         assert error.provider_code == "4003"

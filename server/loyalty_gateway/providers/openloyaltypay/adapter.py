@@ -350,6 +350,9 @@ class OpenLoyaltyPayAdapter:
     def _decode_booking(self, call: VendorCall, order: Order, document: Document) -> Receipt:
         """The third layer: what the result says, and the receipt where it says done."""
         if order.operation is Operation.ACTIVATE_GIFT_CARD:
+            if not wire.names_data(document):
+                # The vendor's first page prints an answer without data, where the code is all.
+                return Receipt()
             # An activation has no result; that it answers with this very card is its success.
             card = wire.decode_card(document, order.account_id)
             return Receipt(balances_after=card.balances, card=card)

@@ -277,6 +277,15 @@ def decode_booking(document: Document, order: Order) -> Receipt:
     return _receipt(data, order)
 
 
+def names_data(document: Document) -> bool:
+    """Whether the answer has data at all, be it null, which stands beside an error.
+
+    Raises:
+        UnreadableAnswer: the answer is no JSON object.
+    """
+    return "data" in document.require()
+
+
 def decode_card(document: Document, account_id: str) -> CardFacts:
     """The card in the data of an inquiry or an activation.
 
