@@ -1,9 +1,10 @@
 """The real booking room over the played vendor: a journal on disk, recovery in quick motion."""
 
 import asyncio
+import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from loyalty_gateway.booking.calls import (
     CredentialsCall,
     OriginalKey,
     OwnershipCall,
+    Promise,
     ReadCall,
 )
 from loyalty_gateway.booking.connections import Connections, Link
@@ -176,17 +178,34 @@ async def _error_of(answer: Awaitable[object]) -> LoyaltyError | None:
     return None
 
 
+async def _new_journal(stage: Stage) -> Journal:
+    """A journal without a booking; its schema is made once for a scene and copied."""
+    template = stage.scene.folder / "empty-journal.sqlite3"
+    if not template.exists():
+        store = SqliteStore(template)
+        store.start(KEYRING.salt_check)
+        store.stop()
+    path = stage.folder() / "journal.sqlite3"
+    shutil.copyfile(template, path)
+    journal = Journal(SqliteStore(path), boot_id=str(uuid.uuid4()))
+    await journal.start(KEYRING.salt_check)
+    return journal
+
+
 @asynccontextmanager
-async def open_house(stage: Stage, *, proves: bool = True) -> AsyncIterator[House]:
+async def open_house(
+    stage: Stage, *, proves: bool = True, proven: Mapping[str, Promise] | None = None
+) -> AsyncIterator[House]:
     """An engine on a new journal, with the promises that the adapter has just put to the proof.
 
-    Without `proves` nothing is asked of the vendor, and no promise holds.
+    `proven` are those of an earlier house, which need no second proof. Without `proves` nothing
+    is asked of the vendor, and no promise holds.
     """
     adapter = stage.adapter
     adapter.settle_s = SETTLE_S
-    journal = Journal(SqliteStore(stage.folder() / "journal.sqlite3"), boot_id=str(uuid.uuid4()))
-    await journal.start(KEYRING.salt_check)
+    journal = await _new_journal(stage)
     link = Link(CONNECTION, adapter, KEYRING.target_hash(adapter.target))
+    link.proven.update(proven or {})
     engine = Engine(
         journal,
         KEYRING,
@@ -198,7 +217,7 @@ async def open_house(stage: Stage, *, proves: bool = True) -> AsyncIterator[Hous
         recovery_parallel_max=4,
     )
     try:
-        await engine.start(proves_itself=proves)
+        await engine.start(proves_itself=proves and proven is None)
         yield House(stage, engine, link)
     finally:
         await engine.stop(TRUTH_S)

@@ -65,6 +65,11 @@ class Scene:
         self.routes: dict[Operation, tuple[str, str]] = {}
         """Method and path of the request that an operation is about, once found out."""
 
+    @property
+    def folder(self) -> Path:
+        """A folder that is removed with the scene."""
+        return Path(self._folder.name)
+
     def start(self) -> None:
         """Starts the player and the recorder; nothing is asked yet."""
         self.run(self._start())

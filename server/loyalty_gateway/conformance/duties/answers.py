@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from loyalty_gateway.conformance.duties.duty import Applies, Check, Duty, to_any, to_bookings
-from loyalty_gateway.conformance.stage import Stage
+from loyalty_gateway.conformance.stage import Ask, Stage
 from loyalty_gateway.conformance.subject import Subject
 from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.domain.operations import (
@@ -64,7 +64,7 @@ async def _refusal(stage: Stage, operation: Operation, account_id: str) -> Provi
 
 
 async def every_row_is_read_from_the_wire(stage: Stage, operation: Operation) -> None:
-    subject = stage.subject
+    subject, ask = stage.subject, await stage.ask(operation)
     tried = 0
     for (only, code), row in subject.status.items():
         answer = subject.refusal(code, _TEXT)
@@ -73,7 +73,7 @@ async def every_row_is_read_from_the_wire(stage: Stage, operation: Operation) ->
         expected = subject.status.get((operation, code), row)
         if operation is Operation.SEARCH_CARDS and expected.reason is Reason.ACCOUNT_NOT_FOUND:
             continue  # Nothing found is a good answer to a search.
-        first, again = await _answered(stage, operation, answer)
+        first, again = await _answered(ask, answer)
         told = f"{code} was taken for {again.status} by the rule {again.rule!r}"
         assert again.status == expected, f"{told}, and the table says {expected}"
         # A first attempt may be judged more carefully than the table says, and never less.
@@ -84,9 +84,9 @@ async def every_row_is_read_from_the_wire(stage: Stage, operation: Operation) ->
 
 
 async def an_unlisted_code_proves_nothing(stage: Stage, operation: Operation) -> None:
-    subject = stage.subject
+    subject, ask = stage.subject, await stage.ask(operation)
     for answer in _unlisted(subject, operation):
-        error, _ = await _answered(stage, operation, answer)
+        error, _ = await _answered(ask, answer)
         if operation in BOOKING_OPERATIONS:
             assert error.status.fate is Fate.UNKNOWN, (
                 f"a code that is not in the table, with HTTP {answer.status}, was taken for"
@@ -112,15 +112,13 @@ async def an_open_booking_is_unknown(stage: Stage, operation: Operation) -> None
         assert error.status.fate is Fate.UNKNOWN, f"{fault} was taken for {error.status.fate}"
 
 
-async def _answered(
-    stage: Stage, operation: Operation, answer: Answer
-) -> tuple[ProviderError, ProviderError]:
-    """The failures of a first and a second attempt whose request is answered so, and not
-    forwarded."""
-    await stage.fresh()
-    ask = await stage.ask(operation)
-    route = stage.route(operation)
-    stage.recorder.play = lambda seen: answer if seen.route == route else None
+async def _answered(ask: Ask, answer: Answer) -> tuple[ProviderError, ProviderError]:
+    """The failures of a first and a second attempt whose request is answered so.
+
+    Nothing is handed on, so the vendor's books stay as they are and the same can be asked again.
+    """
+    route = ask.stage.route(ask.operation)
+    ask.stage.recorder.play = lambda seen: answer if seen.route == route else None
     first, again = await ask.fails(), await ask.fails(attempt_number=2)
     assert ask.requests, "the operation sent its request"
     return first, again

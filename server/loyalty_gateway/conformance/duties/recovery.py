@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from loyalty_gateway.booking.calls import BookingCall
+from loyalty_gateway.booking.calls import BookingCall, Promise
 from loyalty_gateway.conformance.books import Books
 from loyalty_gateway.conformance.duties.duty import Duty, to_bookings
 from loyalty_gateway.conformance.house import SETTLED, House, open_house
@@ -44,10 +44,12 @@ _EFFECTS: Final[Mapping[State, tuple[int, ...]]] = {
 
 async def a_lost_answer_ends_in_the_truth(stage: Stage, operation: Operation) -> None:
     for name, behaviour in stage.subject.behaviours.items():
+        proven: Mapping[str, Promise] | None = None
         for fault in (*FAULTS, REFUSED_FIRST):
             await stage.fresh(**behaviour.settings)
-            async with open_house(stage) as house:
+            async with open_house(stage, proven=proven) as house:
                 await _try_fault(house, operation, name, behaviour, fault)
+                proven = house.link.proven
 
 
 async def _try_fault(
@@ -75,10 +77,12 @@ async def _try_fault(
 
 async def a_booking_given_up_is_undone(stage: Stage, operation: Operation) -> None:
     for name, behaviour in stage.subject.behaviours.items():
+        proven: Mapping[str, Promise] | None = None
         for fault in ("", "lost-before", "lost-after"):
             await stage.fresh(**behaviour.settings)
-            async with open_house(stage) as house:
+            async with open_house(stage, proven=proven) as house:
                 await _try_giving_up(house, operation, fault, name)
+                proven = house.link.proven
 
 
 async def _try_giving_up(house: House, operation: Operation, fault: str, name: str) -> None:
