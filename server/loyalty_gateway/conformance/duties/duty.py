@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from loyalty_gateway.conformance.stage import Stage
 from loyalty_gateway.conformance.subject import Subject
-from loyalty_gateway.domain.amounts import Amount
 from loyalty_gateway.domain.operations import BOOKING_OPERATIONS, Operation
 from loyalty_gateway.providers.port import Adapter
 
@@ -37,8 +36,3 @@ def to_bookings(subject: Subject, adapter: Adapter, operation: Operation) -> boo
 def to_questions(subject: Subject, adapter: Adapter, operation: Operation) -> bool:
     """For everything else: reads, codes and proofs."""
     return operation not in BOOKING_OPERATIONS
-
-
-def show(amount: Amount | None) -> str:
-    """An amount in a message."""
-    return "nothing" if amount is None else str(amount)
