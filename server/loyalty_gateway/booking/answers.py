@@ -5,6 +5,7 @@ from datetime import datetime
 
 from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
+from loyalty_gateway.telemetry.redaction import redact
 
 _RETRY_DEFAULT_S = 1.0
 
@@ -50,6 +51,27 @@ _RETRY_USEFUL = frozenset(
         Reason.DEADLINE_TOO_SHORT,
     }
 )
+
+
+_TOLD_BY_ADAPTER = frozenset(
+    {
+        Reason.REQUEST_INVALID,
+        Reason.FIELD_REQUIRED_BY_PROVIDER,
+        Reason.CAPABILITY_NOT_SUPPORTED,
+        Reason.CURRENCY_NOT_ACCEPTED,
+    }
+)
+"""What the caller must mend, only the adapter can say: its words are ours, and are handed on."""
+
+
+def adapters_words(reason: Reason, message: str) -> str:
+    """What an adapter says of a request that its vendor cannot take; empty for other reasons."""
+    if reason not in _TOLD_BY_ADAPTER or not message:
+        return ""
+    words = redact(message).rstrip(".")
+    # The name of a field is spelt as the contract spells it, at the beginning too.
+    is_plain = words.partition(" ")[0].isalpha()
+    return f"{words[0].upper() if is_plain else words[0]}{words[1:]}."
 
 
 def message_for(reason: Reason) -> str:
@@ -156,12 +178,15 @@ def _until(due: datetime | None, now: datetime) -> float:
     return min(60.0, max(_RETRY_DEFAULT_S, (due - now).total_seconds()))
 
 
-def refusal_of(booking: Booking) -> LoyaltyError:
-    """The error of a DECLINED booking, as it is stored and repeated to the letter."""
+def refusal_of(booking: Booking, words: str = "") -> LoyaltyError:
+    """The error of a DECLINED booking, as it is stored and repeated to the letter.
+
+    `words` say what the caller must mend, where more is known than the reason.
+    """
     assert booking.state is State.DECLINED and booking.reason is not None
     return LoyaltyError(
         booking.reason,
-        message_for(booking.reason),
+        words or message_for(booking.reason),
         fate=Fate.NOT_EXECUTED,
         is_final=True,
         booking=booking.name,

@@ -75,6 +75,7 @@ class Attempts:
                 retry_after_s=error.retry_after_s,
                 request_text=redact(error.request_text),
                 answer_text=redact(error.answer_text),
+                message=error.message,
             )
         except TimeoutError:
             verdict = Verdict(StatusRow(Reason.PROVIDER_INTERNAL), "attempt total time limit")

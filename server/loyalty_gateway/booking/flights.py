@@ -13,7 +13,7 @@ from typing import Any
 
 from loyalty_gateway import failpoints
 from loyalty_gateway.booking.admission import refusal_to_start
-from loyalty_gateway.booking.answers import error_for, in_progress, on_hold
+from loyalty_gateway.booking.answers import adapters_words, error_for, in_progress, on_hold
 from loyalty_gateway.booking.attempts import Attempts
 from loyalty_gateway.booking.calls import BookingCall
 from loyalty_gateway.booking.drafts import Draft, Drafts
@@ -343,6 +343,7 @@ class Flights:
                 retry_after_s=prepared.retry_after_s
                 or (RETRY_S if reason in RETRY_USEFUL else None),
             )
+            error.message = adapters_words(reason, prepared.message) or error.message
             raise _refused(error, call, None)
         return self._drafts.again(replace(draft, order=replace(draft.order, prepared=prepared)))
 

@@ -28,6 +28,8 @@ class Verdict:
     retry_after_s: float | None = None
     request_text: str = ""
     answer_text: str = ""
+    message: str = ""
+    """The adapter's own words for it, which hold none of the vendor's."""
 
 
 @dataclass(frozen=True, slots=True)

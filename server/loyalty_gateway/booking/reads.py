@@ -6,7 +6,7 @@ import re
 import time
 from dataclasses import asdict, replace
 
-from loyalty_gateway.booking.answers import MESSAGES
+from loyalty_gateway.booking.answers import MESSAGES, adapters_words
 from loyalty_gateway.booking.calls import (
     BookingFilter,
     Capability,
@@ -36,7 +36,6 @@ from loyalty_gateway.journal.journal import Journal, ListQuery
 from loyalty_gateway.journal.rows import to_us
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.providers.port import Lookup, Offer, ProviderError, Read, Search
-from loyalty_gateway.telemetry.redaction import redact
 
 RETRY_USEFUL = frozenset(
     {Reason.PROVIDER_UNREACHABLE, Reason.PROVIDER_INTERNAL, Reason.PROVIDER_ANSWER_UNREADABLE}
@@ -57,16 +56,6 @@ _READ_MESSAGES: dict[Reason, str] = {
     Reason.CODE_EXPIRED: "The code has expired or is used up; have a new one sent.",
     Reason.REQUEST_INVALID: "This vendor cannot be asked that.",
 }
-
-_TOLD_BY_ADAPTER = frozenset(
-    {
-        Reason.REQUEST_INVALID,
-        Reason.FIELD_REQUIRED_BY_PROVIDER,
-        Reason.CAPABILITY_NOT_SUPPORTED,
-        Reason.CURRENCY_NOT_ACCEPTED,
-    }
-)
-"""What the caller must mend, only the adapter can say: its words are ours, and are handed on."""
 
 
 class Reads:
@@ -304,9 +293,7 @@ def read_error(error: ProviderError, link: Link) -> LoyaltyError:
     if retry_after_s is None and reason in RETRY_USEFUL:
         retry_after_s = RETRY_S
     told = failed(reason, link, provider_code=error.provider_code, retry_after_s=retry_after_s)
-    if reason in _TOLD_BY_ADAPTER and error.message:
-        words = redact(error.message)
-        told.message = f"{words[0].upper()}{words[1:].rstrip('.')}."
+    told.message = adapters_words(reason, error.message) or told.message
     return told
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from loyalty_gateway import failpoints
 from loyalty_gateway.booking import findings, judge
-from loyalty_gateway.booking.answers import refusal_of
+from loyalty_gateway.booking.answers import adapters_words, refusal_of
 from loyalty_gateway.booking.connections import Connections, Link
 from loyalty_gateway.booking.holds import hold_after
 from loyalty_gateway.booking.judge import Means, Policy, Verdict
@@ -104,7 +104,8 @@ class Settling:
         receipt = verdict.receipt
         try:
             after = judge.after_attempt(before, verdict, now, means, self._policy)
-            after = self.with_bytes(after, receipt)
+            words = adapters_words(verdict.status.reason, verdict.message)
+            after = self.with_bytes(after, receipt, words)
         except Exception:
             # Whatever is wrong with us, the vendor may have booked: doubt, never "failed".
             log.exception("Booking %s could not be judged", before.name)
@@ -170,10 +171,12 @@ class Settling:
         note = "the vendor's answer came after the lease had ended"
         return await self.move(self._change(found, known, means, "caller", attempt, note))
 
-    def with_bytes(self, after: Booking, receipt: Receipt | None = None) -> Booking:
+    def with_bytes(
+        self, after: Booking, receipt: Receipt | None = None, words: str = ""
+    ) -> Booking:
         """The booking with what answers it from now on; what was told once is never made anew."""
         if after.state is State.DECLINED:
-            return replace(after, status_bytes=self._codec.encode_error(refusal_of(after)))
+            return replace(after, status_bytes=self._codec.encode_error(refusal_of(after, words)))
         if after.state not in (State.SUCCEEDED, State.REVERSING) or after.answer_bytes is not None:
             return after
         card = receipt.card if receipt is not None else None
