@@ -14,16 +14,19 @@ from loyalty_gateway.conformance.recorder import Play, Seen
 from loyalty_gateway.conformance.subject import Subject
 from loyalty_gateway.domain.operations import BOOKING_OPERATIONS, Operation
 from loyalty_gateway.sandbox.faults import Answer
-from tests.conformance import test_cardsapi, test_cashassist, test_loyalife, test_openloyaltypay
+from tests.conformance.test_cardsapi import SUBJECT as CARDSAPI
+from tests.conformance.test_cashassist import SUBJECT as CASHASSIST
+from tests.conformance.test_loyalife import SUBJECT as LOYALIFE
+from tests.conformance.test_openloyaltypay import SUBJECT as OPENLOYALTYPAY
 from tests.e2e.caller import METHODS, Reply
 from tests.vendors.asking import ask
 from tests.vendors.house import House
 
 SUBJECTS: Final[Mapping[str, Subject]] = {
-    "cashassist": test_cashassist.SUBJECT,
-    "cardsapi": test_cardsapi.SUBJECT,
-    "loyalife": test_loyalife.SUBJECT,
-    "openloyaltypay": test_openloyaltypay.SUBJECT,
+    "cashassist": CASHASSIST,
+    "cardsapi": CARDSAPI,
+    "loyalife": LOYALIFE,
+    "openloyaltypay": OPENLOYALTYPAY,
 }
 
 BOOKING_OF: Final[Mapping[str, str]] = {

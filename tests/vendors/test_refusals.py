@@ -127,6 +127,8 @@ class Refused:
     spoil: Callable[[Any], None]
     code: grpc.StatusCode
     reason: str
+    word: str
+    """What has to be mended, in the message."""
 
 
 def _without(*names: str) -> Callable[[Any], None]:
@@ -178,10 +180,20 @@ def _unheard_of_link(request: Any) -> None:
 
 REFUSED: Final[Mapping[str, Refused]] = {
     "a pass that is no cashback": Refused(
-        "Balance.DebitBalance", "cardsapi", _voucher, STATE, "ACCOUNT_NOT_ACTIVE"
+        "Balance.DebitBalance",
+        "cardsapi",
+        _voucher,
+        STATE,
+        "ACCOUNT_NOT_ACTIVE",
+        "not active",
     ),
     "a till that is no number": Refused(
-        "Balance.DebitBalance", "cardsapi", _till_by_name, INVALID, "REQUEST_INVALID"
+        "Balance.DebitBalance",
+        "cardsapi",
+        _till_by_name,
+        INVALID,
+        "REQUEST_INVALID",
+        "sale.point_of_sale_id",
     ),
     "a debit without a device": Refused(
         "Balance.DebitBalance",
@@ -189,6 +201,7 @@ REFUSED: Final[Mapping[str, Refused]] = {
         _without("sale.device_id"),
         INVALID,
         "FIELD_REQUIRED_BY_PROVIDER",
+        "sale.device_id",
     ),
     "a redemption without its value": Refused(
         "Points.RedeemPoints",
@@ -196,12 +209,23 @@ REFUSED: Final[Mapping[str, Refused]] = {
         _without("money_value"),
         INVALID,
         "FIELD_REQUIRED_BY_PROVIDER",
+        "money_value",
     ),
     "a redemption of a kind that nobody has": Refused(
-        "Points.RedeemPoints", "loyalife", _unheard_of_kind, INVALID, "REQUEST_INVALID"
+        "Points.RedeemPoints",
+        "loyalife",
+        _unheard_of_kind,
+        INVALID,
+        "REQUEST_INVALID",
+        "redemption_kind",
     ),
     "points that rules do not make": Refused(
-        "Points.EarnPoints", "loyalife", _points, INVALID, "FIELD_REQUIRED_BY_PROVIDER"
+        "Points.EarnPoints",
+        "loyalife",
+        _points,
+        INVALID,
+        "FIELD_REQUIRED_BY_PROVIDER",
+        "purchase",
     ),
     "a member without a number": Refused(
         "Wallets.CreateWallet",
@@ -209,6 +233,7 @@ REFUSED: Final[Mapping[str, Refused]] = {
         _without("account_id"),
         INVALID,
         "FIELD_REQUIRED_BY_PROVIDER",
+        "account_id",
     ),
     "a member without an address": Refused(
         "Wallets.CreateWallet",
@@ -216,12 +241,23 @@ REFUSED: Final[Mapping[str, Refused]] = {
         _without("profile.email"),
         INVALID,
         "FIELD_REQUIRED_BY_PROVIDER",
+        "email",
     ),
     "a link of a kind that nobody has": Refused(
-        "Wallets.LinkAccount", "loyalife", _unheard_of_link, INVALID, "REQUEST_INVALID"
+        "Wallets.LinkAccount",
+        "loyalife",
+        _unheard_of_link,
+        INVALID,
+        "REQUEST_INVALID",
+        "device",
     ),
     "a purchase where points are numbers": Refused(
-        "Points.EarnPoints", "openloyaltypay", _purchase, INVALID, "FIELD_REQUIRED_BY_PROVIDER"
+        "Points.EarnPoints",
+        "openloyaltypay",
+        _purchase,
+        INVALID,
+        "FIELD_REQUIRED_BY_PROVIDER",
+        "points",
     ),
     "a customer with a field that nobody has": Refused(
         "Gift.ActivateGiftCard",
@@ -229,9 +265,15 @@ REFUSED: Final[Mapping[str, Refused]] = {
         _unheard_of_attribute,
         INVALID,
         "REQUEST_INVALID",
+        "attributes",
     ),
     "a new card with another number than signed up": Refused(
-        "Wallets.CreateWallet", "cashassist", _phone_of_a_new_card, INVALID, "REQUEST_INVALID"
+        "Wallets.CreateWallet",
+        "cashassist",
+        _phone_of_a_new_card,
+        INVALID,
+        "REQUEST_INVALID",
+        "phone",
     ),
     "a new card without a proof": Refused(
         "Wallets.CreateWallet",
@@ -239,6 +281,7 @@ REFUSED: Final[Mapping[str, Refused]] = {
         _without("proof_token"),
         INVALID,
         "FIELD_REQUIRED_BY_PROVIDER",
+        "proof_token",
     ),
 }
 
@@ -257,6 +300,7 @@ async def test_what_a_vendor_cannot_take_is_refused_before_it_has_an_effect(
     reply = await house.call(request)
 
     assert (reply.code, reply.reason) == (refused.code, refused.reason), str(reply)
+    assert refused.word in reply.message, reply.message
     assert vendor.books == before
     assert {it.method for it in vendor.recorder.seen} <= {"GET"}, "only looked"
     if refused.reason == "FIELD_REQUIRED_BY_PROVIDER":
