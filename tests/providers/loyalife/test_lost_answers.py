@@ -1,6 +1,7 @@
 """A lost answer at Loyalife: what happened is found in the vendor's books, or left to a person."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -183,15 +184,11 @@ class TestQuestions:
                 Reason.PROVIDER_ANSWER_UNREADABLE,
             ),
             (
-                b'{"IsSucessful":false,"ErrorCode":"103","ReturnObject":null}',
-                Reason.ACCOUNT_NOT_FOUND,
-            ),
-            (
                 b'{"IsSucessful":false,"ErrorCode":"998","ReturnObject":null}',
                 Reason.PROVIDER_REJECTED_ARGUMENT,
             ),
         ],
-        ids=["no answer", "lines missing", "no member", "bad request"],
+        ids=["no answer", "lines missing", "bad request"],
     )
     async def test_a_question_that_fails_proves_nothing_of_the_booking(
         self, open_connection_to: Open, body: bytes, reason: Reason
@@ -203,6 +200,14 @@ class TestQuestions:
         status = caught.value.status
         assert (status.reason, status.fate) == (reason, Fate.UNKNOWN)
         assert not (status.is_refusal or status.shows_earlier or status.contradicts)
+
+    async def test_who_is_no_member_has_no_line(
+        self, player: LoyalifePlayer, adapter: LoyalifeAdapter
+    ) -> None:
+        """Else a doubt about an account that never was would be nobody's to end."""
+        found = await ask(adapter, replace(redemption(carries_tag=True), account_id="m_nobody"))
+
+        assert (found.candidates, found.is_refused, found.is_pending) == ((), False, False)
 
 
 class TestEnrolment:

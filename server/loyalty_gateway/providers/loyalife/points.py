@@ -214,6 +214,14 @@ class PointBookings:
                 order.operation, order.account_id, question.first_sent_time - WINDOW, end
             )
         except ProviderError as error:
+            if error.status.reason is Reason.ACCOUNT_NOT_FOUND:
+                # Who is no member has no line; that it stays so is for the engine to wait for.
+                return Finding(
+                    http_status=error.http_status or 200,
+                    rule=f"{PROVIDER}: no such member, so no line",
+                    request_text=error.request_text,
+                    answer_text=error.answer_text,
+                )
             raise as_question(error) from error
         lines = answered.value
         found: dict[str, Candidate] = {}
