@@ -30,12 +30,7 @@ from loyalty.v1 import (
     wallets_pb2,
     wallets_pb2_grpc,
 )
-
-BookingRequest = (
-    balance_pb2.TopUpBalanceRequest
-    | balance_pb2.DebitBalanceRequest
-    | points_pb2.RedeemPointsRequest
-)
+from tests.e2e.wanted import BookingRequest
 
 CHANNEL_OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),
@@ -219,9 +214,14 @@ def new_request_id() -> str:
     return str(uuid.uuid4())
 
 
+def money(minor: int, currency: str) -> Money:
+    """An amount in minor units of two decimals as the contract's money."""
+    return Money(currency_code=currency, units=minor // 100, nanos=minor % 100 * 10_000_000)
+
+
 def chf(minor: int) -> Money:
     """An amount in Rappen as the contract's money."""
-    return Money(currency_code="CHF", units=minor // 100, nanos=minor % 100 * 10_000_000)
+    return money(minor, "CHF")
 
 
 def top_up(
@@ -277,14 +277,6 @@ BOOKINGS: Final[dict[str, Maker]] = {
     "RedeemPoints": redeem,
 }
 """What makes a booking of each kind, by its rpc."""
-
-
-def signed_amounts(request: BookingRequest) -> tuple[int, int]:
-    """Minor units and points as the card sees them: what leaves it is negative."""
-    if isinstance(request, points_pb2.RedeemPointsRequest):
-        return 0, -request.points.value
-    minor = request.amount.units * 100 + request.amount.nanos // 10_000_000
-    return (minor if isinstance(request, balance_pb2.TopUpBalanceRequest) else -minor), 0
 
 
 def _failed(error: grpc.aio.AioRpcError) -> Reply:

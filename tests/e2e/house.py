@@ -50,10 +50,16 @@ async def until(find: Callable[[], Awaitable[Found]], what: str, limit_s: float 
 class Child:
     """One process of the house; what it writes goes to its log."""
 
-    def __init__(self, command: Sequence[str], log: Path, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        settings: Mapping[str, str],
+        more_paths: Sequence[Path] = (),
+    ) -> None:
         self._command = command
         self._log = log
-        self._environment = _environment(settings)
+        self._environment = _environment(settings, more_paths)
         self._log_start = 0
         self.process: asyncio.subprocess.Process
 
@@ -119,11 +125,11 @@ class House:
         self._player_options = player_options
         self._more_config = more_config
         self._session: aiohttp.ClientSession
-        self._control_urls: Mapping[str, str] = {}
         self._callers: list[Caller] = []
         self._players: Child | None = None
         self._server: Child | None = None
-        self.vendor: Vendor
+        self.vendors: dict[str, Vendor] = {}
+        """Every played vendor by the name of its connection."""
         self.caller: Caller
         self.listen = self.admin_listen = self.metrics_listen = ""
 
@@ -157,16 +163,13 @@ class House:
             return find_players(self.home.ready_file, players.process.pid)
 
         found = await until(find, "the players are ready", READY_LIMIT_S)
-        self._control_urls = found.control_urls
-        self.vendor = self.vendor_of("cashassist")
+        self.vendors = {
+            name: Vendor(self._session, url, name) for name, url in found.control_urls.items()
+        }
         self.home.write_config(found.base_urls, proof_card=PROOF_CARD)
         base_url = found.base_urls["cashassist"]
         with self.home.config.open("a") as config:
             config.write(self._more_config.replace("{base_url}", base_url))
-
-    def vendor_of(self, provider: str) -> Vendor:
-        """What stands behind a played vendor."""
-        return Vendor(self._session, self._control_urls[provider])
 
     async def start_server(self, **settings: str) -> None:
         """Starts the server on free ports and waits until it serves.
@@ -203,6 +206,11 @@ class House:
         await server.end()
         assert "cannot listen" in server.words(), server.words()
         return False
+
+    @property
+    def vendor(self) -> Vendor:
+        """The vendor that most tests book with."""
+        return self.vendors["cashassist"]
 
     @property
     def server(self) -> Child:
@@ -260,14 +268,14 @@ class House:
             return await answer.text()
 
 
-def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+def _environment(settings: Mapping[str, str], more_paths: Sequence[Path]) -> dict[str, str]:
     """This process's environment without settings of its own, and with the tests' packages."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("LOYALTY_")
     }
     packages = (*loyalty_gateway.__path__, *loyalty.__path__)
     roots = {str(Path(package).resolve().parent) for package in packages}
-    environment["PYTHONPATH"] = os.pathsep.join(sorted(roots))
+    environment["PYTHONPATH"] = os.pathsep.join([*map(str, more_paths), *sorted(roots)])
     for name, value in settings.items():
         environment[name if name.startswith("OTEL_") else f"LOYALTY_{name}"] = value
     return environment

@@ -27,7 +27,6 @@ from loyalty_gateway.sandbox.faults import FAULTS
 from tests.e2e.caller import (
     BOOKINGS,
     METHODS,
-    BookingRequest,
     Reply,
     chf,
     debit,
@@ -48,6 +47,7 @@ from tests.e2e.canaries import (
 from tests.e2e.collector import Collector
 from tests.e2e.conftest import UNPROVEN, open_house
 from tests.e2e.house import House
+from tests.e2e.wanted import BookingRequest
 
 SETTINGS = {
     "RECOVERY__SCHEDULE_S": "[0.5, 1, 2]",

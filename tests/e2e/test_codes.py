@@ -30,7 +30,7 @@ def a_check(token: str, code: str = CODE) -> wallets_pb2.VerifyChallengeRequest:
 
 async def codes_sent(house: House) -> int:
     """How often the vendor was asked to send one."""
-    exchanges = await house.vendor_of("loyalife").exchanges()
+    exchanges = await house.vendors["loyalife"].exchanges()
     return sum("GenerateOTP" in exchange.path for exchange in exchanges)
 
 

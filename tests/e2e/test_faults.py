@@ -10,10 +10,11 @@ import pytest
 
 from loyalty.v1 import balance_pb2, bookings_pb2, cards_pb2, types_pb2
 from loyalty_gateway.sandbox.faults import FAULTS, Fault
-from tests.e2e.caller import BOOKINGS, BookingRequest, Reply, chf, debit, learn, redeem, top_up
+from tests.e2e.caller import BOOKINGS, Reply, chf, debit, learn, redeem, top_up
 from tests.e2e.conftest import open_house
 from tests.e2e.house import House
 from tests.e2e.truth import assert_booked_once, assert_not_booked, effects_of
+from tests.e2e.wanted import BookingRequest
 
 FIRST_CALL_S = 1.5
 # The first step of recovery comes after the first caller's deadline, so that it is seen in doubt;

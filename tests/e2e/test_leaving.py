@@ -7,10 +7,11 @@ import grpc
 import pytest
 
 from loyalty.v1 import types_pb2
-from tests.e2e.caller import BookingRequest, Reply, debit, learn, redeem, top_up
+from tests.e2e.caller import Reply, debit, learn, redeem, top_up
 from tests.e2e.conftest import QUICK, open_house
 from tests.e2e.house import House, until
 from tests.e2e.truth import assert_booked_once, assert_not_booked, effects_of, until_final
+from tests.e2e.wanted import BookingRequest
 
 LONGER_THAN_ANY_HASTE_S = 7.0
 

@@ -1,14 +1,15 @@
 """What must hold of one booking when all is over: ledger, journal and answers say the same."""
 
 from loyalty.v1 import types_pb2
-from tests.e2e.caller import BookingRequest, Reply, signed_amounts
+from tests.e2e.caller import Reply
 from tests.e2e.house import House, until
 from tests.e2e.vendor import Effect
+from tests.e2e.wanted import BookingRequest, ticket_of, wanted_of
 
 
 async def effects_of(house: House, request: BookingRequest) -> list[Effect]:
     """What the vendor booked for a request, found by the ticket number that it carries."""
-    return await house.vendor.effects(reference=request.sale.ticket_number)
+    return await house.vendor.effects(reference=ticket_of(request))
 
 
 async def assert_booked_once(
@@ -18,8 +19,9 @@ async def assert_booked_once(
     effects = await effects_of(house, request)
     assert len(effects) == 1, f"{len(effects)} effects for {request.request_id}"
     effect = effects[0]
-    assert (effect.amount_minor, effect.points) == signed_amounts(request)
-    assert effect.card == request.account.id
+    wanted = wanted_of(request)
+    assert (effect.amount_minor, effect.points) == (wanted.minor, wanted.points)
+    assert effect.card == wanted.account
     booking = await house.caller.get(request.request_id)
     assert booking is not None
     for told in (booking, reply.booking if reply is not None else booking):

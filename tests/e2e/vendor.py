@@ -1,11 +1,14 @@
-"""Looks behind the played vendor over its control surface; what stands there is the truth."""
+"""Looks behind a played vendor over its control surface; what stands there is the truth."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 
 WAIT_S = 20
+MADE_UP = "request-"
+"""How the key of an entry begins whose request carried none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +22,33 @@ class Effect:
     amount_minor: int
     points: int
     reference: str
+    reverses: int | None = None
+    """The number of the entry that this one undoes."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    connection: str = "cashassist"
 
     @property
     def transaction_id(self) -> str:
-        """How the vendor names it to the gateway."""
+        """How CashAssist names it to the gateway."""
         return f"tx_{self.number}"
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every number by which some vendor's answer may name this entry."""
+        own = {self.transaction_id, f"pr_{self.number}", self.idempotency_key, self.reference}
+        return frozenset(own | {str(self.detail.get(name)) for name in ("checkout_id", "guid")})
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether our own id of the booking came with the request."""
+        return not self.idempotency_key.startswith((MADE_UP, "reversal:"))
+
+    def __str__(self) -> str:
+        undoes = f", undoes {self.reverses}" if self.reverses is not None else ""
+        return (
+            f"{self.connection} entry {self.number}: {self.kind} on {self.card}, "
+            f"{self.amount_minor} minor, {self.points} points, key {self.idempotency_key}{undoes}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +63,19 @@ class Exchange:
     is_replay: bool
 
 
-class Vendor:
-    """The control surface of the CashAssist player."""
+Records = Mapping[str, Mapping[str, Any]]
+"""What a vendor keeps beside its entries: each account with its details."""
 
-    def __init__(self, session: aiohttp.ClientSession, control_url: str) -> None:
+
+class Vendor:
+    """The control surface of one player."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, control_url: str, connection: str = "cashassist"
+    ) -> None:
         self._session = session
         self._url = control_url
+        self.connection = connection
 
     async def effects(self, *, card: str = "", reference: str = "") -> list[Effect]:
         """What was booked since the sandbox began, oldest first."""
@@ -51,12 +83,15 @@ class Vendor:
         effects = [
             Effect(
                 number=row["number"],
-                idempotency_key=row["idempotency_key"],
+                idempotency_key=row["idempotency_key"] or "",
                 card=row["card"],
                 kind=row["type"],
                 amount_minor=row["amount_minor"],
                 points=row["points"],
                 reference=row["reference"] or "",
+                reverses=row["reverses"],
+                detail=row["detail"] or {},
+                connection=self.connection,
             )
             for row in ledger["effects"]
         ]
@@ -66,6 +101,11 @@ class Vendor:
         """Minor units and points on every card."""
         ledger = await self._get("/ledger", {})
         return {row["card"]: (row["balance_minor"], row["points"]) for row in ledger["cards"]}
+
+    async def records(self) -> Records:
+        """The accounts as they stand."""
+        ledger = await self._get("/ledger", {})
+        return {row["card"]: row["detail"] or {} for row in ledger["cards"]}
 
     async def exchanges(self, idempotency_key: str = "") -> list[Exchange]:
         query = {"idempotency_key": idempotency_key} if idempotency_key else {}
@@ -98,6 +138,10 @@ class Vendor:
 
     async def let_go(self) -> None:
         await self._post("/gate/release", {})
+
+    async def set(self, **settings: Any) -> None:
+        """Changes settings of the player while it plays."""
+        await self._post("/settings", settings)
 
     async def _get(self, path: str, query: dict[str, str]) -> Any:
         async with self._session.get(self._url + path, params=query) as answer:
