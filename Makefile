@@ -39,7 +39,17 @@ conformance: environment-dev ## Try every adapter against its played vendor (ARG
 
 .PHONY: faults-quick
 faults-quick: environment-dev ## Kill, freeze and cut off real gateways, and judge what is left (ARGS="--seed 7")
-	@$(BIN)/python -m tests.faults.quick $(ARGS)
+	@$(BIN)/python -m tests.faults.run --size quick $(ARGS)
+
+.PHONY: faults
+faults: environment-dev ## The whole fault plan once (half an hour)
+	@LOYALTY_TEST_CALLS=2000 $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=load \
+	    tests/faults/test_ledgers_agree.py
+	@$(BIN)/python -m tests.faults.run --size full $(ARGS)
+
+.PHONY: faults-nightly
+faults-nightly: environment-dev ## The whole fault plan again and again (a night)
+	@$(BIN)/python -m tests.faults.run --size nightly $(ARGS)
 
 .PHONY: test-chart
 test-chart: ## Run the tests of the Helm chart (installs its own engine)

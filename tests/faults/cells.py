@@ -1,199 +1,136 @@
 """The cells: each hurts a fleet in one way while callers book, and then lets it be judged."""
 
 import asyncio
-import random
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, Literal
 
 from loyalty_gateway.failpoints import POINTS
-from loyalty_gateway.sandbox.faults import FAULTS
-from tests.e2e.caller import BOOKINGS
-from tests.e2e.checker import OPEN_STATES
+from loyalty_gateway.sandbox.faults import FAULT_BY_NAME, FAULTS
+from loyalty_gateway.sandbox.players import PLAYERS
 from tests.e2e.house import until
-from tests.faults.checker import find_violations, journal_of
-from tests.faults.database import Database, Held, read_held, read_moves, read_resolved
-from tests.faults.fleet import CLEAN, KILLED, Fleet, Replica
-from tests.faults.history import History, summarise
-from tests.faults.load import Caller, Restless, decide_reviews
-from tests.faults.report import Report, Result
+from tests.e2e.wanted import MOVES, UNDOES, BookingRequest
+from tests.faults.database import Held, read_held, read_moves
+from tests.faults.fleet import CLEAN, KILLED, Replica
+from tests.faults.lane import LEASE_S, Lane
+from tests.faults.load import Caller, share_out
+from tests.faults.report import Result
+from tests.faults.trades import ACCOUNTS, FAR_OFF, Trade, has_words
 
-LEASE_S: Final = 2.0
 TAKEOVER_LIMIT_S: Final = LEASE_S + 5.0
 READY_AGAIN_LIMIT_S: Final = 5.0
-SLOW_S: Final = "1.5"
-SETTINGS: Final = {
-    # As ever, only sooner; the vendor is slower than an attempt may be, and that ends well
-    # before the lease does.
-    "ENGINE__LEASE_S": str(LEASE_S),
-    "ENGINE__SEND_BY_S": "0.5",
-    "ENGINE__SETTLE_S": "3",
-    "PROVIDER__CONNECT_S": "0.5",
-    "PROVIDER__ATTEMPT_TOTAL_S": "1.0",
-    "RECOVERY__SCHEDULE_S": "[0.3, 0.5, 1, 1, 2]",
-    "RECOVERY__THEN_EVERY_S": "2",
-    "SERVER__DRAIN_GRACE_S": "5",
-    # Spans of a load that nobody reads.
-    "TELEMETRY__SAMPLE_RATIO": "0",
-}
 HELD: Final = 5
+POINTS_A_CELL: Final = 4
 DEATH_LIMIT_S: Final = 15.0
 BUSY_S: Final = 0.4
-OPERATOR_EVERY_S: Final = 0.5
 KILLS_MIN: Final = 3
+WAITERS: Final = 24
 
 # How often a point is passed before it kills. The writer passes its points at every commit, the
 # promises' and recovery's own included, so that a low number would fall before any booking.
-COUNTS: Final = {"before-commit": (12, 30), "after-commit": (12, 30)}
+COUNTS: Final = {"before-commit": (12, 30), "after-commit": (12, 30), "draining": (1, 1)}
+UNDO_COUNTS: Final = (1, 3)
 FIRST_OR_LATER: Final = (1, 7)
 DOUBTED: Final = ("lost-after", "lost-before", "500-after", "garbage-before")
 AT_START: Final = ("migrating", "adopting")
+HELD_METHODS: Final = MOVES | UNDOES
+"""What passes a vendor's gate: what moves value."""
+ORIGINALS: Final = {
+    "ReversePoints": ("RedeemPoints",),
+    "VoidGiftTransaction": ("PayWithGiftCard",),
+    "AddGiftTip": ("PayWithGiftCard",),
+}
+"""What a booking needs before it can be asked for."""
 
-Cell = Callable[["Lane"], Coroutine[Any, Any, None]]
-
-
-@dataclass(slots=True)
-class Lane:
-    """One fleet, and the cells that follow one another on it."""
-
-    label: str
-    fleet: Fleet
-    report: Report
-    seed: int
-    random_s: float
-    database: Database | None = None
-    say: Callable[[str], None] = print
-    history: History = field(default_factory=History)
-    _known_wrong: set[str] = field(default_factory=set)
-
-    def chance(self, *names: object) -> random.Random:
-        """The same for the same seed, whatever else runs beside it."""
-        return random.Random("/".join(map(str, (self.seed, self.label, *names))))
-
-    def callers(self, count: int, cell: str, **options: Any) -> list[Caller]:
-        return [
-            Caller(self.fleet, self.history, self.chance(cell, number), **options)
-            for number in range(count)
-        ]
-
-    @property
-    def only(self) -> Replica:
-        [replica] = self.fleet.replicas
-        return replica
-
-    @asynccontextmanager
-    async def cell(self, name: str) -> AsyncIterator[Result]:
-        """Runs a cell; at its end everything must be as it should be."""
-        began, first = time.monotonic(), len(self.history.told)
-        result = Result(cell=f"{name} {self.label}", summary=summarise([], {}))
-        try:
-            yield result
-        except Exception as error:
-            # What broke is a finding; the other cells may still show more.
-            result.violations.append(f"the cell broke: {error!r}")
-        resolved_s: dict[str, float] = {}
-        try:
-            journal = await journal_of(self.fleet)
-            resolved_s = await asyncio.to_thread(read_resolved, journal)
-            wrong, world = await find_violations(self.fleet, self.history, journal)
-        except Exception as error:
-            # A gateway that cannot be asked any more is a finding, not the end of the run.
-            wrong, world = [f"{result.cell} could not be judged: {error!r}"], None
-        result.violations += [line for line in wrong if line not in self._known_wrong]
-        self._known_wrong.update(wrong)
-        mine = {it.key[0] for it in self.history.told[first:]}
-        rows = world.rows if world is not None else ()
-        for row in rows:
-            result.needs_review += row.state == "NEEDS_REVIEW" and row.request_id in mine
-            self.report.states[row.state] += row.request_id in mine
-        open_ids = {row.request_id for row in rows if row.state in OPEN_STATES}
-        result.summary = summarise(self.history.told[first:], resolved_s, open_ids)
-        result.seconds = round(time.monotonic() - began, 1)
-        self.report.results.append(result)
-        self.say(f"{result.cell}: {result.seconds:.1f} s, {len(result.violations)} violations")
-
-    async def rest(self, callers: list[Caller], result: Result) -> None:
-        """Lets every caller hear the end of what it began, with an operator beside them."""
-        everybody = asyncio.gather(
-            *(caller.come_to_rest() for caller in callers), return_exceptions=True
-        )
-        while not everybody.done():
-            result.needs_review += await decide_reviews(self.fleet)
-            await asyncio.wait({everybody}, timeout=OPERATOR_EVERY_S)
-        for end in await everybody:
-            if isinstance(end, Restless):
-                result.violations.append(f"I10: {end}")
-            elif isinstance(end, BaseException):
-                raise end
-
-    async def close(self) -> None:
-        """Ends the fleet in good order."""
-        self.report.cancels.update(self.history.cancels)
-        for line in await self.fleet.close():
-            self.report.results[-1].violations.append(line)
-
-    async def note_faults(self) -> None:
-        """Before the vendor's log forgets them."""
-        exchanges = await self.fleet.vendor.exchanges()
-        self.report.faults_fired |= {
-            name: sum(it.fault == name for it in exchanges)
-            for name in {it.fault for it in exchanges if it.fault}
-        }
+Cell = Callable[[Lane], Coroutine[Any, Any, None]]
 
 
 # --- kill -9 at every step ------------------------------------------------------------------
 
 
 async def points(lane: Lane) -> None:
-    """Every failpoint in turn; migrating first, since it is the birth of the journal."""
+    """Every failpoint in turn, with all vendors or with each; migrating first, since it is the
+    birth of the journal. In a sample some of them share the time that it takes to come to rest."""
     names = ["migrating", *(name for name in POINTS if name != "migrating")]
-    for name in names:
-        if name == "adopting" and lane.fleet.dsn:
-            # In a shared journal nothing is taken over at the start: the lease decides.
-            continue
-        async with lane.cell(f"kill at {name}") as result:
-            await _point(lane, name, result)
+    if not lane.is_full:
+        # What the other lane leaves out.
+        rest = names[1 if lane.fleet.dsn else 2 :: 2]
+        names = ["migrating", *rest, *(["adopting"] if "adopting" not in rest else [])]
+    if lane.fleet.dsn:
+        # In a shared journal nothing is taken over at the start: the lease decides.
+        names.remove("adopting")
+    turns = [(name, trades) for name in names for trades in _turns(lane, name)]
+    size = 1 if lane.is_full else POINTS_A_CELL
+    for first in range(0, len(turns), size):
+        shared = turns[first : first + size]
+        with_whom = f" {shared[0][1][0].connection}" if lane.is_full else ""
+        async with lane.cell(
+            f"kill at {', '.join(name for name, _ in shared)}{with_whom}"
+        ) as result:
+            callers = [
+                caller
+                for name, trades in shared
+                for caller in await _point(lane, name, trades, result)
+            ]
+            await lane.rest(callers, result)
         await lane.only.kill()
 
 
-async def _point(lane: Lane, name: str, result: Result) -> None:
-    chance, replica = lane.chance(name), lane.only
-    is_recovery = name.startswith("recovery-")
+def _turns(lane: Lane, name: str) -> list[list[Trade]]:
+    """The vendors that come to this point: all at once, or each in its turn."""
+    trades = list(lane.known_trades)
+    if name.startswith("undo-"):
+        trades = [it for it in trades if it.undoable]
+    if name.startswith("recovery-"):
+        # Where nothing can be proven, recovery hands over to a person and asks nobody.
+        trades = [it for it in trades if it.methods & MOVES - it.by_people]
+    return [[it] for it in trades] if lane.is_full and name not in AT_START else [trades]
+
+
+async def _point(lane: Lane, name: str, trades: Sequence[Trade], result: Result) -> list[Caller]:
+    """Kills at the point and starts again; who called has yet to learn what became of it."""
+    chance, replica = lane.chance(name, len(trades)), lane.only
+    if replica.is_up.is_set():
+        await replica.kill()
+    is_doubtful = name.startswith(("recovery-", "undo-"))
     callers = lane.callers(
         HELD,
         name,
-        faults=DOUBTED if is_recovery else (),
-        fault_share=0.7 if is_recovery else 0.0,
+        trades=trades,
+        faults=DOUBTED if is_doubtful else (),
+        fault_share=0.7 if name.startswith("recovery-") else 0.2 if is_doubtful else 0.0,
     )
     if name == "adopting":
-        await replica.start()
+        await lane.start(replica)
         await _book_until_killed(replica, callers)
         result.kills += 1
     if name in AT_START:
-        has_fired = not await replica.start(f"{name}=kill")
+        has_fired = not await lane.start(replica, f"{name}=kill")
     else:
-        count = chance.randint(*COUNTS.get(name, FIRST_OR_LATER if name != "draining" else (1, 1)))
-        assert await replica.start(f"{name}=kill@{count}"), "it serves first"
-        has_fired = await _book_until_dead(replica, callers, terminates=name == "draining")
-    result.require(has_fired, "the failpoint did not kill")
+        counts = UNDO_COUNTS if name.startswith("undo-") else FIRST_OR_LATER
+        count = chance.randint(*COUNTS.get(name, counts))
+        assert await lane.start(replica, f"{name}=kill@{count}"), "it serves first"
+        has_fired = await _book_until_dead(replica, callers, name)
+    result.require(has_fired, f"the failpoint {name} did not kill")
     if has_fired:
         result.kills += 1
         lane.report.points_fired.add(name)
     elif replica.is_running:
         await replica.kill()
-    await replica.start()
+    await lane.start(replica)
     if name == "migrating":
         for caller in callers:
             await caller.book_new()
-    await lane.rest(callers, result)
+    return callers
 
 
-async def _book_until_dead(replica: Replica, callers: list[Caller], *, terminates: bool) -> bool:
+async def _book_until_dead(replica: Replica, callers: list[Caller], name: str) -> bool:
     ends_at = time.monotonic() + DEATH_LIMIT_S
-    live = asyncio.gather(*(caller.book_until_gone(replica, ends_at) for caller in callers))
-    if terminates:
+    is_undo = name.startswith("undo-")
+    live = asyncio.gather(
+        *(caller.book_until_gone(replica, ends_at, cancels=is_undo) for caller in callers)
+    )
+    if name == "draining":
         await asyncio.sleep(BUSY_S)
         replica.terminate()
     code = await replica.child.find_end(DEATH_LIMIT_S)
@@ -210,45 +147,121 @@ async def _book_until_killed(replica: Replica, callers: list[Caller]) -> None:
     await live
 
 
+async def gates(lane: Lane) -> None:
+    """Killed while the vendor holds the booking: before its effect (K4), after it (K5)."""
+    for half, point in enumerate(("before-effect", "after-effect")):
+        async with lane.cell(f"kill {point}") as result:
+            held: list[Caller] = []
+            trades = lane.known_trades if lane.is_full else lane.known_trades[half::2]
+            for trade in trades:
+                for method in _pick(
+                    lane, f"{point} {trade.connection}", trade.methods & HELD_METHODS
+                ):
+                    held.append(await _kill_at_gate(lane, trade, method, point, result))
+            if not lane.only.is_up.is_set():
+                await lane.start(lane.only)
+            await lane.rest(held, result)
+
+
+async def _kill_at_gate(
+    lane: Lane, trade: Trade, method: str, point: str, result: Result
+) -> Caller:
+    replica, vendor = lane.only, lane.fleet.vendors[trade.connection]
+    if not replica.is_up.is_set():
+        await lane.start(replica)
+    name = f"{point} {trade.connection} {method}"
+    [caller] = lane.callers(1, name, trades=[trade], faults=())
+    account = lane.chance(name).choice(ACCOUNTS)
+    request = await _a_request(lane, caller, trade, method, account)
+    await vendor.hold(point)
+    call = asyncio.create_task(caller.book(replica, request, timeout_s=10.0))
+    await vendor.until_held()
+    await replica.kill()
+    await vendor.let_go()
+    await call
+    result.kills += 1
+    return caller
+
+
+def _pick(lane: Lane, name: str, methods: Iterable[str]) -> list[str]:
+    """All of them, or the one that chance picks."""
+    known = sorted(methods)
+    return known if lane.is_full or not known else [lane.chance(name).choice(known)]
+
+
+async def _a_request(
+    lane: Lane, caller: Caller, trade: Trade, method: str, account: str = ""
+) -> BookingRequest:
+    """A request of that kind, with the booking that it belongs to already made."""
+    for original in ORIGINALS.get(method, ()):
+        if original in trade.methods:
+            first = await caller.new_request(
+                lane.only, trade=trade, method=original, account=account
+            )
+            assert first is not None
+            first.options.Clear()
+            await caller.book(lane.only, first, timeout_s=5.0)
+            break
+    request = await caller.new_request(lane.only, trade=trade, method=method, account=account)
+    assert request is not None, f"{trade.connection} has nothing for {method}"
+    return request
+
+
 # --- what the vendor does -------------------------------------------------------------------
 
 
 async def vendor_faults(lane: Lane) -> None:
-    """Each fault on each kind of booking, by the header and by the magic account."""
-    await lane.only.start()
+    """Each fault on each kind of booking of each vendor, by header and by the magic accounts."""
+    if not lane.only.is_up.is_set():
+        await lane.start(lane.only)
     async with lane.cell("vendor faults") as result:
-        [caller] = lane.callers(1, "faults")
+        crowd = asyncio.Semaphore(WAITERS)
+        met: list[Caller] = []
 
-        async def meet(name: str, kind: str, card: str, header: str) -> None:
-            request = BOOKINGS[kind](caller.chance.randint(1, 40), card, request_id=caller.new_id())
-            caller.mine.append(request)
-            await lane.history.book(lane.only, request, timeout_s=0.8, fault=header)
+        async def meet(trade: Trade, method: str, fault: str, account: str, header: str) -> None:
+            async with crowd:
+                name = f"{trade.connection} {method} {fault} {header}"
+                [caller] = lane.callers(1, name, trades=[trade], faults=())
+                met.append(caller)
+                request = await _a_request(lane, caller, trade, method, account)
+                await caller.book(lane.only, request, timeout_s=0.8, fault=header)
+                lane.report.matrix[f"{trade.connection} {method}"] += 1
 
         await asyncio.gather(
             *(
-                meet(fault.name, kind, card, header)
-                for fault in FAULTS
-                for kind in BOOKINGS
-                for card, header in ((fault.card, ""), ("10480", fault.name))
+                meet(trade, method, fault, account, header)
+                for trade in lane.trades
+                for place, (fault, magic) in enumerate(_faults_of(lane, trade))
+                for account, header, of in _ways_to(fault, magic, place, trade)
+                for method in _pick(lane, f"{trade.connection} {fault} {header}", of)
             )
         )
-        await lane.rest(_shared_out(caller, 11), result)
+        mine = [request for caller in met for request in caller.mine]
+        await lane.rest(share_out(mine, met[0], WAITERS), result)
         await lane.note_faults()
 
 
-def _shared_out(caller: Caller, count: int) -> list[Caller]:
-    """Several callers who wait at the same time for what one began."""
-    parts = [Caller(caller.fleet, caller.history, caller.chance) for _ in range(count)]
-    for number, request in enumerate(caller.mine):
-        parts[number % count].mine.append(request)
-    caller.mine = []
-    return parts
+def _faults_of(lane: Lane, trade: Trade) -> list[tuple[str, str]]:
+    """Name and magic account of each fault that the vendor can play, and that ends in time."""
+    player = PLAYERS[trade.connection]
+    known = FAULT_BY_NAME.values() if lane.is_full else FAULTS
+    return [(it.name, it.card) for it in known if it.name not in FAR_OFF and has_words(player, it)]
+
+
+def _ways_to(
+    fault: str, magic: str, place: int, trade: Trade
+) -> list[tuple[str, str, frozenset[str]]]:
+    """Account, header and methods with which a booking meets the fault."""
+    ways = [(ACCOUNTS[place % len(ACCOUNTS)], fault, trade.methods)]
+    if magic:
+        ways.append((magic, "", trade.methods & MOVES - {"AddGiftTip"}))
+    return ways
 
 
 # --- at random, under load ------------------------------------------------------------------
 
 
-async def _under_load(
+async def under_load(
     lane: Lane,
     result: Result,
     name: str,
@@ -270,7 +283,7 @@ async def random_kills(lane: Lane) -> None:
     """kill -9 at any moment, and up again."""
     replica, chance = lane.only, lane.chance("random kills")
     if not replica.is_up.is_set():
-        await replica.start()
+        await lane.start(replica)
     async with lane.cell("random kills") as result:
 
         async def harm(ends_at: float) -> None:
@@ -278,9 +291,9 @@ async def random_kills(lane: Lane) -> None:
                 await asyncio.sleep(chance.uniform(0.3, 1.2))
                 await replica.kill()
                 result.kills += 1
-                await replica.start()
+                await lane.start(replica)
 
-        await _under_load(lane, result, "random kills", 8, lane.random_s, harm)
+        await under_load(lane, result, "random kills", 8, lane.random_s, harm)
         result.require(result.kills >= KILLS_MIN, f"only {result.kills} kills")
 
 
@@ -289,7 +302,7 @@ async def database_restarts(lane: Lane) -> None:
     database, replica, chance = lane.database, lane.only, lane.chance("restarts")
     assert database is not None, "SQLite has no server"
     if not replica.is_up.is_set():
-        await replica.start()
+        await lane.start(replica)
     modes: list[Literal["immediate", "fast"]] = ["immediate", "fast"]
     async with lane.cell("database restarts") as result:
         ready_again_s: list[float] = []
@@ -304,7 +317,7 @@ async def database_restarts(lane: Lane) -> None:
                 await until(replica.is_ready, "ready again", 30.0)
                 ready_again_s.append(round(time.monotonic() - began, 2))
 
-        await _under_load(lane, result, "restarts", 8, lane.random_s, harm)
+        await under_load(lane, result, "restarts", 8, lane.random_s, harm)
         result.facts["ready_again_s"] = ready_again_s
         result.violations += [
             f"D1: ready only {seconds} s after the database was back"
@@ -318,7 +331,7 @@ async def sigterms(lane: Lane) -> None:
     """SIGTERM in the middle: what was sent is finished, and the process ends in good order."""
     replica, chance = lane.only, lane.chance("sigterm")
     if not replica.is_up.is_set():
-        await replica.start()
+        await lane.start(replica)
     async with lane.cell("SIGTERM") as result:
 
         async def harm(ends_at: float) -> None:
@@ -329,9 +342,9 @@ async def sigterms(lane: Lane) -> None:
                 result.kills += 1
                 if code != CLEAN:
                     result.violations.append(f"SIGTERM ended with {code}")
-                await replica.start()
+                await lane.start(replica)
 
-        await _under_load(lane, result, "sigterm", 6, min(lane.random_s, 5.0), harm)
+        await under_load(lane, result, "sigterm", 6, min(lane.random_s, 5.0), harm)
 
 
 # --- replicas -------------------------------------------------------------------------------
@@ -340,10 +353,10 @@ async def sigterms(lane: Lane) -> None:
 async def replicas(lane: Lane) -> None:
     """Two on one database; one is killed, or frozen across its lease, every few seconds."""
     chance = lane.chance("replicas")
-    await asyncio.gather(*(replica.start() for replica in lane.fleet.replicas))
+    await asyncio.gather(*(lane.start(replica) for replica in lane.fleet.replicas))
     held: list[Held] = []
     frozen = 0
-    async with lane.cell("two replicas") as result:
+    async with lane.cell(f"{len(lane.fleet.replicas)} replicas") as result:
 
         async def harm(ends_at: float) -> None:
             nonlocal frozen
@@ -360,9 +373,9 @@ async def replicas(lane: Lane) -> None:
                     await victim.kill()
                     held.extend(await asyncio.to_thread(read_held, lane.fleet.dsn))
                     result.kills += 1
-                    await victim.start()
+                    await lane.start(victim)
 
-        await _under_load(lane, result, "replicas", 16, lane.random_s, harm)
+        await under_load(lane, result, "replicas", 16, lane.random_s, harm)
         result.facts["frozen"] = frozen
         moves = await asyncio.to_thread(read_moves, lane.fleet.dsn, held)
         for it, moved in zip(held, moves, strict=True):

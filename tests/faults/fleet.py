@@ -13,6 +13,8 @@ from typing import Final
 
 import aiohttp
 
+from loyalty_gateway.sandbox.ledger import Ledger
+from loyalty_gateway.sandbox.players import PLAYERS
 from loyalty_gateway.supervisor import is_serving
 from tests.e2e.caller import Caller
 from tests.e2e.house import (
@@ -24,9 +26,13 @@ from tests.e2e.house import (
     _python,
     until,
 )
+from tests.faults.database import copy_journal
+from tests.faults.trades import TRADES
 
 CLEAN: Final = 0
 KILLED: Final = -signal.SIGKILL
+CLOCK: Final = Path(__file__).parent / "clock"
+"""What a process finds on this path sets its clock."""
 
 
 class Replica:
@@ -37,6 +43,8 @@ class Replica:
         self.is_up = asyncio.Event()
         self.ready_s: list[float] = []
         """How long each start took until it served."""
+        self.clock_step_s = 0
+        """How far the clock of the next process is off."""
         self._fleet = fleet
         self._callers: list[Caller] = []
         self.admin_listen = ""
@@ -59,7 +67,10 @@ class Replica:
                 *("--metrics-listen", metrics_listen),
             ]
             settings = {**self._fleet.settings, "FAILPOINTS": failpoints}
-            child = self.child = Child(command, self._fleet.home.log(self.name), settings)
+            if self.clock_step_s:
+                settings |= {"TEST_CLOCK_STEP_S": str(self.clock_step_s)}
+            paths = [CLOCK] if self.clock_step_s else []
+            child = self.child = Child(command, self._fleet.home.log(self.name), settings, paths)
             await child.start()
 
             async def find(child: Child = child) -> bool:
@@ -136,18 +147,34 @@ class Fleet(House):
         settings: Mapping[str, str],
         player_options: Sequence[str] = (),
         dsn: str = "",
+        wire_dsn: str = "",
     ) -> None:
+        """`wire_dsn` is how the gateways reach the database, where that is another way."""
         super().__init__(folder, player_options=player_options)
         self.dsn = dsn
-        self.settings = {**settings, "JOURNAL__DSN": dsn} if dsn else dict(settings)
+        way = wire_dsn or dsn
+        self.settings = {**settings, "JOURNAL__DSN": way} if way else dict(settings)
         self.replicas = [Replica(self, name) for name in names]
 
     async def open(self) -> None:
-        """Starts the vendors alone; each replica is started by whoever wants it."""
+        """Starts the vendors alone, with accounts for many callers; each replica is started by
+        whoever wants it."""
+        for name, trade in TRADES.items():
+            ledger = Ledger(self.home.players / f"{name}.sqlite3")
+            player = PLAYERS[name](self.home.players)
+            await ledger.open([*player.card_seeds(), *trade.seeds()])
+            await ledger.close()
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=60), connector=aiohttp.TCPConnector(limit=0)
         )
         await self._start_players()
+
+    async def journal(self) -> Path:
+        """A file to read the journal from, as it stands now."""
+        if not self.dsn:
+            return self.home.journal
+        copy = self.home.folder / "journal" / "copy.sqlite3"
+        return await asyncio.to_thread(copy_journal, self.dsn, copy)
 
     async def close(self) -> list[str]:
         """Ends everything; returns what did not end in good order."""

@@ -4,13 +4,14 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from google.protobuf.message import Message
 
 from loyalty.v1 import bookings_pb2
-from tests.e2e.caller import BookingRequest, Reply
-from tests.e2e.checker import Heard
-from tests.faults.fleet import Replica
+from tests.e2e.caller import Reply
+from tests.e2e.checker import Cancelled, Heard
+from tests.e2e.wanted import BookingRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +23,9 @@ class Told:
     ended_s: float
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str, str]:
         """One content under one request_id."""
-        return self.heard.request.request_id, self.heard.ticket
+        return self.heard.key
 
 
 @dataclass(slots=True)
@@ -32,25 +33,33 @@ class History:
     """All calls of one fleet's callers, in the order in which they ended."""
 
     told: list[Told] = field(default_factory=list)
+    asked: list[BookingRequest] = field(default_factory=list)
+    """Every request whose call was begun, each time."""
+    sleepers_used: int = 0
+    """How many gift cards were taken to be activated."""
     cancels: Counter[str] = field(default_factory=Counter)
+    cancelled: list[Cancelled] = field(default_factory=list)
 
     async def book(
         self,
-        replica: Replica,
+        replica: Any,
         request: BookingRequest,
         *,
         timeout_s: float = 10.0,
         fault: str = "",
     ) -> Reply:
         began_s = time.monotonic()
-        reply = await replica.caller.call(request, timeout_s=timeout_s, fault=fault)
+        self.asked.append(request)
+        reply: Reply = await replica.caller.call(request, timeout_s=timeout_s, fault=fault)
         self.told.append(Told(Heard(request, reply), began_s, time.monotonic()))
         return reply
 
-    async def cancel(self, replica: Replica, request_id: str) -> Reply:
+    async def cancel(self, replica: Any, request_id: str) -> Reply:
         request: Message = bookings_pb2.CancelBookingRequest(request_id=request_id)
-        reply = await replica.caller.call(request, timeout_s=5.0)
+        reply: Reply = await replica.caller.call(request, timeout_s=5.0)
         self.cancels[reply.reason or reply.code.name] += 1
+        if reply.is_ok:
+            self.cancelled.append(Cancelled(request_id, is_final=reply.booking.final))
         return reply
 
 

@@ -9,6 +9,8 @@ from typing import Any, Final
 from loyalty_gateway.failpoints import POINTS
 from loyalty_gateway.sandbox.faults import FAULTS
 from tests.faults.history import Summary, percentile
+from tests.faults.operator import Review
+from tests.faults.trades import TRADES
 
 ACKED_SHARE_MIN: Final = 0.3
 KEYS_TO_COUNT: Final = 50
@@ -17,6 +19,14 @@ HEADINGS: Final = (
     *("cell", "kills", "keys", "acked", "in doubt", "resolved", "review"),
     *("p50 s", "p95 s", "takeovers", "slowest s", "violations"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """How much has to happen in a whole run at least."""
+
+    kills: int = 25
+    keys: int = 500
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,9 +63,18 @@ class Report:
     faults_fired: Counter[str] = field(default_factory=Counter)
     states: Counter[str] = field(default_factory=Counter)
     cancels: Counter[str] = field(default_factory=Counter)
+    methods: Counter[str] = field(default_factory=Counter)
+    """Bookings that were executed, by vendor and rpc."""
+    matrix: Counter[str] = field(default_factory=Counter)
+    """Bookings that met a fault on purpose, by vendor and rpc."""
+    offered: set[str] = field(default_factory=set)
+    """Every vendor's rpcs that book."""
+    reviews: Counter[Review] = field(default_factory=Counter)
+    stories: list[str] = field(default_factory=list)
+    """The timelines of what something was wrong with."""
     seconds: float = 0.0
 
-    def floors_missed(self, *, is_whole: bool) -> list[str]:
+    def floors_missed(self, floors: Floors, *, is_whole: bool) -> list[str]:
         """What did not happen often enough; `is_whole` where no cell was left out."""
         missed = [line for result in self.results for line in result.floors_missed]
         if not self.results:
@@ -69,10 +88,14 @@ class Report:
         if not is_whole:
             return missed
         missed += [f"failpoint {it} never killed" for it in POINTS if it not in self.points_fired]
-        names = [fault.name for fault in FAULTS]
+        names = [f"{vendor} {fault.name}" for vendor in TRADES for fault in FAULTS]
         missed += [f"fault {name} never fired" for name in names if not self.faults_fired[name]]
+        missed += [f"no {rpc} was executed" for rpc in self.offered if not self.methods[rpc]]
         missed += [f"no booking ended {it}" for it in TERMINAL_STATES if not self.states[it]]
         keys = sum(result.summary.keys for result in self.results)
+        kills = sum(result.kills for result in self.results)
+        if keys < floors.keys or kills < floors.kills:
+            missed.append(f"{kills} kills and {keys} keys, at least {floors} are wanted")
         for what, count in (
             ("conflicts", sum(result.summary.conflicts for result in self.results)),
             ("replays", sum(result.summary.replays for result in self.results)),
@@ -120,17 +143,21 @@ class Report:
             ),
         )
 
-    def write(self, path: Path, *, is_whole: bool) -> None:
+    def write(self, path: Path, floors: Floors, *, is_whole: bool) -> None:
         """The same and more, for programs."""
         content = {
             "seed": self.seed,
             "seconds": round(self.seconds, 1),
             "violations": self.violations,
-            "floors_missed": self.floors_missed(is_whole=is_whole),
+            "floors_missed": self.floors_missed(floors, is_whole=is_whole),
             "points_fired": sorted(self.points_fired),
             "faults_fired": dict(sorted(self.faults_fired.items())),
             "states": dict(sorted(self.states.items())),
             "cancels": dict(sorted(self.cancels.items())),
+            "executed": dict(sorted(self.methods.items())),
+            "met_faults": dict(sorted(self.matrix.items())),
+            "reviews": [{**asdict(it), "count": count} for it, count in self.reviews.items()],
+            "stories": self.stories,
             "cells": [asdict(it) for it in [*self.results, self._sum()]],
         }
         path.parent.mkdir(parents=True, exist_ok=True)

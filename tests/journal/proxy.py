@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
+DARK_POLL_S = 0.02
 _READY = b"Z\x00\x00\x00\x05I"
 """How an answer ends, in the protocol of PostgreSQL, when everything is committed."""
 
@@ -29,6 +30,8 @@ class Proxy:
     """The same database, over this line."""
     upstream: str
     cuts: int = 0
+    is_dark: bool = False
+    """Whether nothing is carried, though every connection stays open."""
     _marker: bytes = b""
     _cut: Cut = Cut.BEFORE
     _tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
@@ -48,6 +51,7 @@ class Proxy:
         async def forth() -> None:
             tail = b""
             while chunk := await reader.read(65_536):
+                await self._light()
                 seen, tail = tail + chunk, chunk[-64:]
                 if self._marker and self._marker in seen:
                     self._marker = b""
@@ -61,6 +65,7 @@ class Proxy:
         async def back() -> None:
             answer = b""
             while chunk := await server_reader.read(65_536):
+                await self._light()
                 if is_last.is_set():
                     answer = (answer + chunk)[-64:]
                     if answer.endswith(_READY):
@@ -78,6 +83,11 @@ class Proxy:
             await asyncio.gather(*ways, return_exceptions=True)
             for side in (writer, server_writer):
                 side.transport.abort()
+
+    async def _light(self) -> None:
+        """Holds back what came, without a word to either side, while it is dark."""
+        while self.is_dark:
+            await asyncio.sleep(DARK_POLL_S)
 
     def accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self.carry(reader, writer))
