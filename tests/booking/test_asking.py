@@ -185,7 +185,7 @@ async def test_when_one_way_runs_out_the_next_is_taken(place: Place) -> None:
         loses_the_answer,
         otherwise=loses_the_request,
         offers={DEBIT: offer},
-        key_lifetime_s=0.8,
+        key_lifetime_s=4.0,
         answers=[is_silent],
     )
     promises = {RESEND_IS_SAFE: True, QUERY_ANSWERS: True}
@@ -298,7 +298,7 @@ async def test_several_lines_are_a_persons(place: Place) -> None:
 async def test_with_a_tag_another_line_is_waited_out_and_then_a_persons(place: Place) -> None:
     line = Candidate(Receipt((Reference("line", "1"),)))
     vendor = matched(loses_the_request, answers=[finds(line)] * 1000)
-    policy = replace(SETTLED, settle_s=0.3)
+    policy = replace(SETTLED, settle_s=1.0)
     async with open_house(place, vendor, policy=policy, promises=TAGGED) as house:
         error = await house.fails()
         booking = await house.get()

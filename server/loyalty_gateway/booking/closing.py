@@ -9,6 +9,7 @@ from loyalty_gateway.booking.connections import Connections
 from loyalty_gateway.booking.drafts import uuid7
 from loyalty_gateway.booking.judge import Policy
 from loyalty_gateway.booking.limits import Limits
+from loyalty_gateway.booking.moves import Moves
 from loyalty_gateway.booking.settling import Settling
 from loyalty_gateway.booking.watching import Watchers
 from loyalty_gateway.domain.booking import Booking, Intent, State
@@ -32,6 +33,7 @@ class Closing:
         self,
         journal: Journal,
         connections: Connections,
+        moves: Moves,
         settling: Settling,
         watchers: Watchers,
         limits: Limits,
@@ -39,6 +41,7 @@ class Closing:
     ) -> None:
         self._journal = journal
         self._connections = connections
+        self._moves = moves
         self._settling = settling
         self._watchers = watchers
         self._limits = limits
@@ -89,8 +92,8 @@ class Closing:
                 raise _not_cancellable(known)
             if after is known:
                 return known
-            settled = await self._settling.move(
-                self._settling.change(known, after, "caller", "CancelBooking")
+            settled = await self._moves.move(
+                self._moves.wish(known, after, "caller", "CancelBooking")
             )
             if (settled.epoch, settled.state) == (after.epoch, after.state):
                 return settled
@@ -182,9 +185,7 @@ class Closing:
             )
         note = redact(f"{decision.reason} (evidence: {decision.evidence})")
         after = await self._resolved(known, decision)
-        settled = await self._settling.move(
-            self._settling.change(known, after, f"operator {actor}", note)
-        )
+        settled = await self._moves.move(self._moves.wish(known, after, f"operator {actor}", note))
         if settled.epoch != after.epoch or settled.state is not after.state:
             raise _not_resolvable(settled, f"it has moved to {settled.state} meanwhile")
         return settled
@@ -253,8 +254,8 @@ class Closing:
                 next_attempt_time=now,
             )
             note = "asked for one more try"
-            known = await self._settling.move(
-                self._settling.change(known, again, f"operator {actor}", note)
+            known = await self._moves.move(
+                self._moves.wish(known, again, f"operator {actor}", note)
             )
         if known.state is State.IN_DOUBT:
             return await self._watchers.watch(known, deadline, is_kicked=True)

@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 
 from loyalty_gateway.booking.calls import BookingCall, OriginalKey
@@ -18,8 +18,11 @@ from loyalty_gateway.domain.errors import LoyaltyError, Reason, Violation
 from loyalty_gateway.domain.operations import (
     CREATE_OPERATIONS,
     UNDO_OPERATIONS,
+    External,
     InDoubtPolicy,
     Order,
+    Person,
+    Purchase,
     RecoveryMode,
 )
 from loyalty_gateway.journal.journal import Journal
@@ -327,10 +330,10 @@ class Drafts:
         further = {
             "activate": order.activate,
             "card_type": order.card_type,
-            "purchase": order.purchase and astuple(order.purchase),
+            "purchase": order.purchase and _filled(order.purchase),
             "update_mask": order.update_mask,
-            "person": order.person and astuple(order.person),
-            "external": order.external and astuple(order.external),
+            "person": order.person and _filled(order.person),
+            "external": order.external and _filled(order.external),
             "proof": order.proof,
         }
         for name, value in further.items():
@@ -353,6 +356,12 @@ def _refusal(original: Booking, link: Link, call: BookingCall) -> LoyaltyError |
                 **at(link),
             )
     return refusal
+
+
+def _filled(content: Person | Purchase | External) -> list[tuple[str, str]]:
+    """The fields that are filled, by name: so that a new one changes nothing for those without."""
+    named = ((field.name, getattr(content, field.name)) for field in fields(content))
+    return sorted((name, str(value)) for name, value in named if value not in (None, "", ()))
 
 
 def uuid7(now: datetime) -> str:

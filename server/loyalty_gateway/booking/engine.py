@@ -29,6 +29,8 @@ from loyalty_gateway.booking.drafts import Drafts
 from loyalty_gateway.booking.flights import Flights
 from loyalty_gateway.booking.judge import Policy
 from loyalty_gateway.booking.limits import Limits
+from loyalty_gateway.booking.moves import Moves
+from loyalty_gateway.booking.opening import Openings
 from loyalty_gateway.booking.promises import Promises
 from loyalty_gateway.booking.reads import Reads
 from loyalty_gateway.booking.recovery import Recovery
@@ -64,14 +66,25 @@ class Engine:
         self._tenant = tenant
         watchers = Watchers(journal)
         sealed = Sealed(journal, keyring)
-        settling = Settling(journal, connections, codec, sealed, watchers, limits, policy)
+        moves = Moves(journal, connections, sealed, watchers, limits, policy)
+        settling = Settling(journal, connections, codec, sealed, moves, policy)
         drafts = Drafts(journal, keyring, connections, sealed, limits)
         attempts = Attempts(connections, limits.attempt_total_s)
         self._settling = settling
+        openings = Openings(journal, drafts, sealed, attempts, moves, limits)
         self._flights = Flights(
-            journal, codec, drafts, sealed, attempts, settling, watchers, limits
+            journal,
+            codec,
+            drafts,
+            sealed,
+            attempts,
+            openings,
+            moves,
+            settling,
+            watchers,
+            limits,
         )
-        self._closing = Closing(journal, connections, settling, watchers, limits, policy)
+        self._closing = Closing(journal, connections, moves, settling, watchers, limits, policy)
         self._reads = Reads(journal, keyring, connections, limits.attempt_total_s)
         self._steps = Steps(
             journal,
@@ -79,6 +92,7 @@ class Engine:
             drafts,
             sealed,
             attempts,
+            moves,
             settling,
             policy,
             limits.lease_s,

@@ -7,29 +7,26 @@ sent. What a caller hears is always what the journal holds.
 import asyncio
 import logging
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
 from typing import Any
 
 from loyalty_gateway import failpoints
 from loyalty_gateway.booking.admission import refusal_to_start
-from loyalty_gateway.booking.answers import adapters_words, error_for, in_progress, on_hold
+from loyalty_gateway.booking.answers import error_for, in_progress
 from loyalty_gateway.booking.attempts import Attempts
 from loyalty_gateway.booking.calls import BookingCall
 from loyalty_gateway.booking.drafts import Draft, Drafts
-from loyalty_gateway.booking.holds import is_alone
 from loyalty_gateway.booking.judge import Verdict
 from loyalty_gateway.booking.limits import Limits
-from loyalty_gateway.booking.reads import RETRY_S, RETRY_USEFUL, failed
+from loyalty_gateway.booking.moves import Moves
+from loyalty_gateway.booking.opening import Flight, Landed, Openings, refused
 from loyalty_gateway.booking.sealed import Sealed
 from loyalty_gateway.booking.settling import Ending, Settling
-from loyalty_gateway.booking.undo import is_live
 from loyalty_gateway.booking.watching import UNSETTLED, Watchers
 from loyalty_gateway.domain.booking import Answer, AnswerCodec, AttemptKind, Booking, State
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
-from loyalty_gateway.domain.operations import InDoubtPolicy, Order
+from loyalty_gateway.domain.operations import InDoubtPolicy
 from loyalty_gateway.journal.journal import Journal
-from loyalty_gateway.journal.writer import Change, Opening
 from loyalty_gateway.providers.port import Send, StatusRow
 from loyalty_gateway.telemetry import metrics
 from loyalty_gateway.telemetry.spans import booking_span
@@ -37,34 +34,6 @@ from loyalty_gateway.telemetry.spans import booking_span
 log = logging.getLogger(__name__)
 
 _HOLD_POLL_S = 0.2
-
-
-@dataclass(slots=True)
-class _Flight:
-    """A booking on its way, by (tenant, request_id). `waiting` counts the callers who wait."""
-
-    fingerprint: bytes
-    task: "asyncio.Task[_Landed] | None" = None
-    waiting: int = 0
-    is_opened: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Landed:
-    """Where a flight ended; `is_replayed` when the journal knew the request_id before it."""
-
-    booking: Booking
-    is_replayed: bool
-    retry_after_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """A booking whose intent is on disk, and the order to be sent before `send_by` (loop time)."""
-
-    booking: Booking
-    order: Order
-    send_by: float
 
 
 class Flights:
@@ -77,6 +46,8 @@ class Flights:
         drafts: Drafts,
         sealed: Sealed,
         attempts: Attempts,
+        openings: Openings,
+        moves: Moves,
         settling: Settling,
         watchers: Watchers,
         limits: Limits,
@@ -86,11 +57,13 @@ class Flights:
         self._drafts = drafts
         self._sealed = sealed
         self._attempts = attempts
+        self._openings = openings
+        self._moves = moves
         self._settling = settling
         self._watchers = watchers
         self._limits = limits
-        self._flights: dict[tuple[str, str], _Flight] = {}
-        self._tasks: set[asyncio.Task[_Landed]] = set()
+        self._flights: dict[tuple[str, str], Flight] = {}
+        self._tasks: set[asyncio.Task[Landed]] = set()
         self._wishes: set[asyncio.Task[None]] = set()
         self._sending: set[str] = set()
         self._is_draining = False
@@ -111,17 +84,15 @@ class Flights:
                 raise
             if call.in_doubt_policy is InDoubtPolicy.AUTO_REVERSE:
                 # Before the caller hears of the doubt, since it relies on the undo from then on.
-                known = await self._settling.give_up(call.tenant, call.request_id, "AUTO_REVERSE")
+                known = await self._moves.give_up(call.tenant, call.request_id, "AUTO_REVERSE")
                 if known is not None and known.is_answered:
-                    return self._answer(_Landed(known, is_replayed=True), is_replayed=True)
+                    return self._answer(Landed(known, is_replayed=True), is_replayed=True)
             raise
         except asyncio.CancelledError:
             flight = self._flights.get((call.tenant, call.request_id))
             others = flight.waiting if flight else 0
             if call.in_doubt_policy is InDoubtPolicy.AUTO_REVERSE and not others:
-                self._keep(
-                    self._settling.give_up(call.tenant, call.request_id, "the caller has gone")
-                )
+                self._keep(self._moves.give_up(call.tenant, call.request_id, "the caller has gone"))
             raise
 
     async def _book(self, call: BookingCall) -> Answer:
@@ -156,7 +127,7 @@ class Flights:
                 metrics.admission_rejected(refusal.reason.value)
             refusal = refusal or draft.refusal
             if refusal is not None:
-                raise _refused(refusal, call, known)
+                raise refused(refusal, call, known)
             flight = self._launch(key, call, draft, known)
         landed = await self._wait(flight, booking, call.deadline)
         self._same_request(landed.booking, booking)
@@ -172,9 +143,9 @@ class Flights:
         else, or was cancelled."""
         known = await self._journal.find(call.tenant, request_id=call.request_id)
         if known is None:
-            raise _refused(error, call, None)
+            raise refused(error, call, None)
         if known.is_tombstone:
-            return self._answer(_Landed(known, is_replayed=True), is_replayed=True)
+            return self._answer(Landed(known, is_replayed=True), is_replayed=True)
         raise _reused(known, call.account.connection or known.connection)
 
     def _validated(
@@ -201,9 +172,9 @@ class Flights:
 
     def _launch(
         self, key: tuple[str, str], call: BookingCall, draft: Draft, known: Booking | None
-    ) -> _Flight:
+    ) -> Flight:
         link = draft.link
-        flight = _Flight(draft.booking.fingerprint)
+        flight = Flight(draft.booking.fingerprint)
         task = asyncio.create_task(self._fly(flight, call, draft, known))
         flight.task = task
         self._tasks.add(task)
@@ -212,7 +183,7 @@ class Flights:
         # A flight of another fingerprint may hold the key: the journal decides between them.
         self._flights.setdefault(key, flight)
 
-        def landed(done: asyncio.Task[_Landed]) -> None:
+        def landed(done: asyncio.Task[Landed]) -> None:
             self._tasks.discard(done)
             link.in_flight -= 1
             metrics.in_flight(len(self._tasks))
@@ -224,7 +195,7 @@ class Flights:
         task.add_done_callback(landed)
         return flight
 
-    async def _wait(self, flight: _Flight, asked: Booking, deadline: float) -> _Landed:
+    async def _wait(self, flight: Flight, asked: Booking, deadline: float) -> Landed:
         """Waits for a flight, but not beyond the caller's deadline."""
         assert flight.task is not None
         flight.waiting += 1
@@ -244,8 +215,8 @@ class Flights:
         raise in_progress(asked, is_opened=True)
 
     async def _fly(
-        self, flight: _Flight, call: BookingCall, draft: Draft, known: Booking | None
-    ) -> _Landed:
+        self, flight: Flight, call: BookingCall, draft: Draft, known: Booking | None
+    ) -> Landed:
         link = draft.link
         attributes = {
             "loyalty.booking": draft.booking.name,
@@ -261,14 +232,14 @@ class Flights:
             self._sending.add(flying)
             try:
                 ready = await (
-                    self._open_new(flight, call, draft)
+                    self._openings.open_new(flight, call, draft)
                     if known is None
-                    else self._open_again(draft, known)
+                    else self._openings.open_again(draft, known)
                 )
                 if isinstance(ready, Booking):
                     span.event("booking.known", {"loyalty.state": ready.state.value})
                     span.set({"loyalty.booking": ready.name, "loyalty.state": ready.state.value})
-                    return _Landed(ready, is_replayed=True)
+                    return Landed(ready, is_replayed=True)
                 flight.is_opened = True
                 booking = ready.booking
                 span.event("booking.opened", {"loyalty.attempt": booking.attempt_count})
@@ -286,127 +257,16 @@ class Flights:
                 failpoints.hit("after-settle")
             finally:
                 self._sending.discard(flying)
-        return _Landed(settled, is_replayed=False, retry_after_s=verdict.retry_after_s)
-
-    async def _open_new(
-        self, flight: _Flight, call: BookingCall, draft: Draft
-    ) -> "_Ready | Booking":
-        """Everything before the first byte of a new booking; the known one where it is not new."""
-        loop = asyncio.get_running_loop()
-        if draft.offer.prepare is not None:
-            draft = await self._prepared(draft, call)
-        # send_by counts from before the first write was asked for: a slow disk is no excuse.
-        send_by = loop.time() + self._limits.send_by_s
-        if draft.is_undo:
-            refusal = await self._settling.begin_undo(draft.original, draft.booking)
-            if refusal is not None:
-                known = await self._journal.find(call.tenant, request_id=call.request_id)
-                if known is None:
-                    raise _refused(refusal, call, None)
-                return known
-        failpoints.hit("before-open")
-        while True:
-            holds = is_alone(draft.booking)
-            opened = await self._journal.open(Opening(draft.booking, "caller", holds_account=holds))
-            left_s = call.deadline - loop.time() - self._limits.deadline_min_s
-            if not opened.is_held:
-                break
-            if left_s <= 0 or flight.waiting == 0:
-                raise on_hold(draft.booking)
-            # Another booking holds the account: it may end within the caller's time.
-            await asyncio.sleep(min(_HOLD_POLL_S, left_s))
-            draft = self._drafts.again(draft)
-            send_by = loop.time() + self._limits.send_by_s
-        flight.is_opened = True
-        failpoints.hit("after-open")
-        if opened.is_new:
-            return _Ready(draft.booking, draft.order, send_by)
-        if draft.is_undo:
-            # Its request_id was taken meanwhile, so the undo that was begun is not to be.
-            await self._settling.end_undo(draft.original, "its undo was not opened")
-        known = opened.booking
-        if known.state is State.RESERVED and known.fingerprint == draft.booking.fingerprint:
-            return await self._open_again(draft, known)
-        return known
-
-    async def _prepared(self, draft: Draft, call: BookingCall) -> Draft:
-        """The draft with what the adapter had to read first. Raises LoyaltyError: nothing was
-        sent, and nothing is journalled."""
-        prepared = await self._attempts.prepare(draft.link, draft.offer, draft.order)
-        if isinstance(prepared, Verdict):
-            reason = prepared.status.reason
-            error = failed(
-                reason,
-                draft.link,
-                provider_code=prepared.provider_code,
-                # What was refused for what it asks is refused the next time, too.
-                retry_after_s=prepared.retry_after_s
-                or (RETRY_S if reason in RETRY_USEFUL else None),
-            )
-            error.message = adapters_words(reason, prepared.message) or error.message
-            raise _refused(error, call, None)
-        return self._drafts.again(replace(draft, order=replace(draft.order, prepared=prepared)))
-
-    async def _open_again(self, draft: Draft, known: Booking) -> "_Ready | Booking":
-        """RESERVED -> SENDING for a caller who repeats; the booking where another was faster."""
-        if known.fingerprint != draft.booking.fingerprint:
-            return known
-        assert known.doubtful_attempts == 0, "RESERVED means that nothing was booked"
-        link = draft.link
-        send_by = asyncio.get_running_loop().time() + self._limits.send_by_s
-        try:
-            # As it was journalled: every attempt says the same.
-            order = await self._sealed.order_of(known)
-        except LookupError as error:
-            raise _unopenable(known) from error
-        if draft.is_undo:
-            refusal = await self._settling.begin_undo(draft.original, known)
-            if refusal is not None:
-                raise refusal_of_known(refusal, known)
-        now = self._journal.now()
-        lease_until = now + timedelta(seconds=self._limits.lease_s)
-        again = replace(
-            known,
-            state=State.SENDING,
-            epoch=known.epoch + 1,
-            owner=self._journal.boot_id,
-            lease_until=lease_until,
-            next_attempt_time=lease_until,
-            attempt_count=known.attempt_count + 1,
-            doubtful_attempts=1,
-            attempt_open=True,
-            target_hash=link.target_hash,
-            recovery_mode=self._drafts.mode_of(link, draft.offer, order),
-            # Nothing was booked so far, so the vendor's memory of the key starts anew.
-            first_sent_time=now,
-            sent_time=now,
-        )
-        change = Change(
-            known,
-            again,
-            actor="caller",
-            note="the caller repeated the request",
-            holds_account=True if is_alone(again) else None,
-            waits_for_account=bool(again.account_hash) and not draft.is_undo,
-        )
-        if await self._journal.change(change):
-            return _Ready(again, order, send_by)
-        now_known = await self._journal.find(known.tenant, booking_id=known.booking_id)
-        assert now_known is not None, "bookings are not deleted"
-        if now_known.epoch == known.epoch:
-            raise refusal_of_known(on_hold(known), known)
-        if draft.is_undo and not is_live(now_known):
-            await self._settling.end_undo(draft.original, "its undo was not repeated")
-        return now_known
+        return Landed(settled, is_replayed=False, retry_after_s=verdict.retry_after_s)
 
     async def _answer_known(self, known: Booking, asked: Booking, call: BookingCall) -> Answer:
         """Answers a repeat while new bookings are refused; a doubt may still end meanwhile."""
         self._same_request(known, asked)
         if known.state in UNSETTLED and not known.is_answered:
             known = await self._watchers.watch(known, call.deadline, is_kicked=True)
-        return self._answer(_Landed(known, is_replayed=True), is_replayed=True)
+        return self._answer(Landed(known, is_replayed=True), is_replayed=True)
 
-    def _answer(self, landed: _Landed, *, is_replayed: bool) -> Answer:
+    def _answer(self, landed: Landed, *, is_replayed: bool) -> Answer:
         """The stored answer, or the error that the state stands for."""
         booking = landed.booking
         if booking.is_answered:
@@ -460,22 +320,6 @@ async def _logged(wish: Coroutine[Any, Any, object]) -> None:
         log.warning("A caller's wish could not be written down: %s", error.message)
 
 
-def _refused(error: LoyaltyError, call: BookingCall, known: Booking | None) -> LoyaltyError:
-    """A refusal before write 1: nothing was sent, so far as the journal knows."""
-    if known is not None:
-        return refusal_of_known(error, known)
-    error.fate, error.is_final = Fate.NOT_EXECUTED, False
-    error.request_id = call.request_id
-    return error
-
-
-def refusal_of_known(error: LoyaltyError, known: Booking) -> LoyaltyError:
-    """A refusal to send a known booking again."""
-    error.fate, error.is_final = known.outcome, known.is_final
-    error.request_id, error.booking = known.request_id, known.name
-    return error
-
-
 def _reused(known: Booking, connection: str, provider: str = "") -> LoyaltyError:
     return LoyaltyError(
         Reason.REQUEST_ID_REUSED,
@@ -486,17 +330,4 @@ def _reused(known: Booking, connection: str, provider: str = "") -> LoyaltyError
         connection=connection,
         provider=provider,
         field="request_id",
-    )
-
-
-def _unopenable(known: Booking) -> LoyaltyError:
-    return refusal_of_known(
-        LoyaltyError(
-            Reason.INTERNAL,
-            "What this booking keeps sealed cannot be opened with the keys of this deployment;"
-            " nothing was sent. Use a new request_id.",
-            connection=known.connection,
-            provider=known.provider,
-        ),
-        known,
     )

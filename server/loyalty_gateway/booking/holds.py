@@ -38,7 +38,6 @@ def hold_after(before: Booking, after: Booking, means: Means) -> bool | None:
         case State.RESERVED:
             return False if is_alone(before) else None
         case state if state in FINAL:
-            may_be_held = before.state in (State.NEEDS_REVIEW, State.REVERSING) or is_alone(before)
-            may_be_held = may_be_held or (before.state in _DOUBTED and means.is_held_in_doubt)
-            return False if may_be_held else None
+            # Whatever held it when the doubt began may hold no more by today's promises.
+            return False if before.state in _DOUBTED or is_alone(before) else None
     return None

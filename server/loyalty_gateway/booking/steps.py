@@ -14,6 +14,7 @@ from loyalty_gateway.booking.attempts import Attempts
 from loyalty_gateway.booking.connections import Connections, Link
 from loyalty_gateway.booking.drafts import Drafts
 from loyalty_gateway.booking.judge import Policy, Verdict
+from loyalty_gateway.booking.moves import Moves
 from loyalty_gateway.booking.sealed import Sealed
 from loyalty_gateway.booking.settling import NO_END, Ending, Settling
 from loyalty_gateway.booking.undo import decided, undoes
@@ -41,6 +42,7 @@ class Steps:
         drafts: Drafts,
         sealed: Sealed,
         attempts: Attempts,
+        moves: Moves,
         settling: Settling,
         policy: Policy,
         lease_s: float,
@@ -50,6 +52,7 @@ class Steps:
         self._drafts = drafts
         self._sealed = sealed
         self._attempts = attempts
+        self._moves = moves
         self._settling = settling
         self._policy = policy
         self._lease_s = lease_s
@@ -86,7 +89,7 @@ class Steps:
                     moved = await self._settling.abandon(booking, why)
                 else:
                     freed = self._freed(booking, self._journal.now())
-                    moved = await self._settling.move(
+                    moved = await self._moves.move(
                         Change(booking, freed, "recovery", "the process that held it is gone")
                     )
                 if moved.epoch == booking.epoch:
@@ -121,7 +124,7 @@ class Steps:
             next_attempt_time=None,
             settle_time=now,
         )
-        await self._settling.move(Change(booking, closed, "recovery", why))
+        await self._moves.move(Change(booking, closed, "recovery", why))
 
     # --- a doubt ------------------------------------------------------------------------------
 
@@ -145,7 +148,7 @@ class Steps:
             return
         if link.is_paused:
             later = self._freed(booking, now + timedelta(seconds=_WHILE_PAUSED_S))
-            await self._settling.move(
+            await self._moves.move(
                 Change(booking, later, "recovery", "connection is paused", unended)
             )
             return
@@ -278,7 +281,7 @@ class Steps:
             if is_claimed or unended is not None or booking.next_attempt_time != settled:
                 later = self._freed(booking, settled)
                 why = "waits until it can be undone"
-                await self._settling.move(Change(booking, later, "recovery", why, unended))
+                await self._moves.move(Change(booking, later, "recovery", why, unended))
             return
         undone = replace(
             self._freed(booking, now),
@@ -287,7 +290,7 @@ class Steps:
             recovery_mode=RecoveryMode.REVERSE,
             recovery_tries=0,
         )
-        await self._settling.move(
+        await self._moves.move(
             Change(booking, undone, "recovery", "undone by its own number", unended)
         )
 
@@ -299,7 +302,7 @@ class Steps:
             return None
 
     async def _give_up(self, booking: Booking, why: str, unended: Attempt | None = None) -> None:
-        await self._settling.park(booking, "recovery", why, unended)
+        await self._moves.park(booking, "recovery", why, unended)
         metrics.recovery_finished(booking.connection, State.NEEDS_REVIEW.value)
 
     # --- an undo --------------------------------------------------------------------------------
@@ -310,12 +313,12 @@ class Steps:
         undos = [it for it in following if undoes(it)]
         step = decided(original, undos, self._journal.now(), self._policy)
         if step is not None:
-            await self._settling.decide(original, *step)
+            await self._moves.decide(original, *step)
             return
         link = self._connections.find(original.connection)
         if link is not None and link.is_paused:
             later = self._freed(original, self._journal.now() + timedelta(seconds=_WHILE_PAUSED_S))
-            await self._settling.decide(original, later, "connection is paused")
+            await self._moves.decide(original, later, "connection is paused")
             return
         try:
             draft = await self._drafts.undo_of(original)
@@ -340,7 +343,7 @@ class Steps:
         # It has ended, and what it undoes with it, or that has to wait for it from now on.
         now_known = await self._journal.find(original.tenant, booking_id=original.booking_id)
         if now_known is not None and now_known.epoch == original.epoch:
-            await self._settling.decide(
+            await self._moves.decide(
                 original, self._freed(original, self._journal.now()), "its undo was opened"
             )
 
@@ -355,7 +358,7 @@ class Steps:
             return
         if link.is_paused:
             later = self._freed(undo, now + timedelta(seconds=_WHILE_PAUSED_S))
-            await self._settling.move(Change(undo, later, "recovery", "connection is paused"))
+            await self._moves.move(Change(undo, later, "recovery", "connection is paused"))
             return
         try:
             order = await self._sealed.order_of(undo)

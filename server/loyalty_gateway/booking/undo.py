@@ -10,6 +10,8 @@ from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.domain.operations import UNDO_OPERATIONS
 
+_WHILE_REVIEWED = timedelta(hours=6)
+
 MAY_HAVE_EFFECT = frozenset({State.SENDING, State.IN_DOUBT, State.NEEDS_REVIEW})
 """Where an undo may have an effect that nobody knows of yet."""
 
@@ -116,6 +118,9 @@ def decided(
         if is_live(undo):
             due = undo.next_attempt_time
             wait = timedelta(seconds=policy.wait_s(original.recovery_tries, original.booking_id))
+            if undo.state is State.NEEDS_REVIEW:
+                # A person's word about it is followed at once; this is for a crash in between.
+                wait = max(wait, _WHILE_REVIEWED)
             waiting = replace(
                 _freed(original),
                 recovery_tries=original.recovery_tries + 1,

@@ -159,7 +159,7 @@ def decode_private(text: str) -> dict[str, Any]:
     """The fields of an order that encode_private has kept, for `dataclasses.replace`."""
     if not text:
         return {}
-    content = json.loads(text)
+    content = json.loads(text, parse_float=Decimal)
     fields: dict[str, Any] = {}
     if "person" in content:
         person = content["person"]

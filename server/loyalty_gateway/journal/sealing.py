@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
@@ -142,7 +143,7 @@ class Keyring:
         something else.
         """
         content = self._open_siv_text(tenant, token, _joined("token", tenant, purpose))
-        _, connection, expires_s, plain = json.loads(content)
+        _, connection, expires_s, plain = json.loads(content, parse_float=Decimal)
         return OpenToken(connection, plain, datetime.fromtimestamp(expires_s, UTC))
 
     def seal_proof(self, tenant: str, connection: str, proof: str, expire_time: datetime) -> str:
