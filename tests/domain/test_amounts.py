@@ -120,5 +120,6 @@ ALLOWED = {
     "self.adapter.key_lifetime_s / 2": "half of a time",
     "_BUSY_TIMEOUT_MS / 1000": "a time in seconds",
     "base_s * (1000 + spread) / 1000": "a time in seconds",
+    "(self.now_us() - time.time_ns() // 1000) / 1000000.0": "a difference of clocks in seconds",
 }
 """What may be divided all the same, and what it is."""
