@@ -24,7 +24,7 @@ DARK_SPELLS: Final = 2
 ANSWER_LIMIT_S: Final = 12.0
 """Longer than any deadline of the callers: who is told nothing by then hangs."""
 FULL_LIMIT_S: Final = 20.0
-TMPFS_KIB: Final = 1_600
+TMPFS_KIB: Final = 16_384
 
 
 async def cuts(lane: Lane) -> None:

@@ -134,12 +134,20 @@ class Standby:
             user=self.user,
             timeout=_CONTROL_LIMIT_S,
         )
-        # No port of the network: the socket in its own folder is its address.
-        self._run("start", "-o", f"-h '' -k {self.folder}")
+        # No port of the network: the socket is its address, in a folder that no copy has.
+        sockets = Path(self._sockets)
+        sockets.mkdir(mode=0o755)
+        if self.user is not None:
+            shutil.chown(sockets, self.user)
+        self._run("start", "-o", f"-h '' -k {sockets}")
 
     def dsn(self, database: str) -> str:
         """How to reach a database of it."""
-        return f"postgresql://postgres@:5432/{database}?host={self.folder}"
+        return f"postgresql://postgres@:5432/{database}?host={self._sockets}"
+
+    @property
+    def _sockets(self) -> str:
+        return f"{self.folder}-run"
 
     def promote(self) -> None:
         """From now on it is the primary, with every commit that was waited for."""

@@ -85,7 +85,6 @@ NOT_QUICK: Final = frozenset(
         (cells.sigterms, "one"),
         (broken_databases.disk_full, "file"),
         (broken_databases.clocks, "file"),
-        (broken_databases.cuts, "one"),
         (broken_databases.black_holes, "one"),
         (broken_databases.promotions, "one"),
         (broken_databases.rolling_restarts, "more"),
@@ -141,6 +140,7 @@ class _Run:
         self._seed = seed
         folder.mkdir(mode=0o755)
         self._database = Database(folder)
+        self._are_replicas_done = False
 
     async def run(self) -> None:
         try:
@@ -148,7 +148,7 @@ class _Run:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._on_sqlite())
                 group.create_task(self._on_postgresql())
-            if not self._database.is_gone:
+            if not self._are_replicas_done:
                 await self._together()
         finally:
             await self._database.stop()
@@ -165,6 +165,7 @@ class _Run:
         await self._play("one", ["server"], plan, "one_gateway")
 
     async def _together(self) -> None:
+        self._are_replicas_done = True
         count = 3 if self._size.is_full else 2
         names = ["first", "second", "third"][:count]
         await self._play("more", names, self._chosen(WITH_REPLICAS, "more"), "more_gateways")

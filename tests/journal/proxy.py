@@ -11,6 +11,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 DARK_POLL_S = 0.02
 _READY = b"Z\x00\x00\x00\x05I"
 """How an answer ends, in the protocol of PostgreSQL, when everything is committed."""
+_READY_INSIDE = (b"Z\x00\x00\x00\x05T", b"Z\x00\x00\x00\x05E")
+"""How one ends inside a transaction."""
 
 
 class Cut(StrEnum):
@@ -67,10 +69,13 @@ class Proxy:
             while chunk := await server_reader.read(65_536):
                 await self._light()
                 if is_last.is_set():
-                    answer = (answer + chunk)[-64:]
+                    answer += chunk
                     if answer.endswith(_READY):
                         return
-                    continue
+                    if not answer.endswith(_READY_INSIDE):
+                        continue
+                    # Nothing is committed yet: the client still has to say so.
+                    chunk, answer = answer, b""
                 writer.write(chunk)
                 await writer.drain()
 
