@@ -58,10 +58,9 @@ def test_the_engine_lives_as_the_reference_says() -> None:
 UNDO_FLOORS = {
     "new": 60,
     "repeat": 30,
-    "undo ok": 5,
+    "undo ok": 10,
     "undo refused": 20,
     "cancelled": 30,
-    "not cancelled": 1,
     "crash": 20,
     "crash in a call": 20,
     "question": 30,
