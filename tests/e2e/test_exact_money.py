@@ -17,6 +17,7 @@ MONEY_PATHS = (
     *sorted(PACKAGE.glob("domain/*.py")),
     *sorted(PACKAGE.glob("journal/**/*.py")),
     *sorted(PACKAGE.glob("providers/*/wire.py")),
+    *sorted(PACKAGE.glob("providers/*/wire/*.py")),
     *sorted(PACKAGE.glob("rpc/codec/*.py")),
 )
 PLACES = [str(path.relative_to(PACKAGE)) for path in MONEY_PATHS]
@@ -187,7 +188,11 @@ def test_every_room_of_money_is_looked_at() -> None:
         "rpc/codec/balance.py",
     } <= names
     adapters = {path.parent.name for path in PACKAGE.glob("providers/*/adapter.py")}
-    assert {f"providers/{name}/wire.py" for name in adapters} <= names
+    shapes = {
+        name: {f"providers/{name}/wire.py", f"providers/{name}/wire/__init__.py"}
+        for name in adapters
+    }
+    assert [name for name, places in shapes.items() if not places & names] == []
 
 
 PLANTED = (

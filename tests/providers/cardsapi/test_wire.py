@@ -195,15 +195,17 @@ class TestTokens:
         found = wire.decode_token(
             answer({"token": "eyJ.abc", "expires_at": "2026-01-15T11:00:00Z"}), NOW
         )
-        assert found == ("eyJ.abc", 3600.0)
+        assert found == ("eyJ.abc", timedelta(hours=1))
 
     def test_a_token_without_a_time_is_held_for_little(self) -> None:
         found = wire.decode_token(answer({"token": "abc"}), NOW)
-        assert found == ("abc", wire.TOKEN_LIFETIME_DEFAULT_S)
+        assert found == ("abc", wire.TOKEN_LIFETIME_DEFAULT)
 
     def test_a_token_that_has_ended_holds_no_time(self) -> None:
         ended = (NOW - timedelta(hours=1)).isoformat()
-        assert wire.decode_token(answer({"token": "abc", "expires_at": ended}), NOW)[1] == 0
+        assert (
+            wire.decode_token(answer({"token": "abc", "expires_at": ended}), NOW)[1] == timedelta()
+        )
 
     @pytest.mark.parametrize(
         "document",

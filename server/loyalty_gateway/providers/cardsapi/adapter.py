@@ -472,9 +472,8 @@ class CardsapiAdapter:
             document = read_document(answer)
             # The token ends by the vendor's clock, so that is the one to count by.
             now = datetime.now(UTC) + timedelta(seconds=self._auth.clock_skew_s or 0)
-            return DIALECT.read(
-                call, "", document, lambda: Token(*wire.decode_token(document, now))
-            )
+            token, life = DIALECT.read(call, "", document, lambda: wire.decode_token(document, now))
+            return Token(token, life.total_seconds())
 
         return await self._auth.exchange(call, read)
 

@@ -9,7 +9,7 @@ import json
 import re
 import uuid
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -68,7 +68,7 @@ PAYMENT_METHOD_ID: Final = "payment_method_id"
 BALANCE_MINOR: Final = "balance_minor"
 """What a debit needs of the pass, read before it is journalled and kept with it."""
 
-TOKEN_LIFETIME_DEFAULT_S: Final = 300.0
+TOKEN_LIFETIME_DEFAULT: Final = timedelta(minutes=5)
 """Assumed where the answer does not say when the token ends."""
 
 MINOR_DIGITS: Final = 2
@@ -185,8 +185,8 @@ def encode_token_request(scopes: tuple[str, ...]) -> bytes:
     return json.dumps({"scopes": list(scopes)}, separators=(",", ":")).encode("ascii")
 
 
-def decode_token(document: Document, now: datetime) -> tuple[str, float]:
-    """The token, and how many seconds it holds from `now` (the vendor's clock) on.
+def decode_token(document: Document, now: datetime) -> tuple[str, timedelta]:
+    """The token, and how long it holds from `now` (the vendor's clock) on.
 
     Raises:
         UnreadableAnswer: there is no token, or none that could be sent.
@@ -196,8 +196,8 @@ def decode_token(document: Document, now: datetime) -> tuple[str, float]:
     if not all("!" <= letter <= "~" for letter in token):
         raise UnreadableAnswer("the token cannot be sent as a header")
     if "expires_at" not in fields:
-        return token, TOKEN_LIFETIME_DEFAULT_S
-    return token, max((read_time(fields, "expires_at") - now).total_seconds(), 0.0)
+        return token, TOKEN_LIFETIME_DEFAULT
+    return token, max(read_time(fields, "expires_at") - now, timedelta())
 
 
 def decode_pass(document: Document) -> Pass:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
@@ -88,8 +88,8 @@ def read_token(document: Document, now: datetime) -> Token:
     if not isinstance(value, str) or not re.fullmatch(rf"[!-~]{{1,{TOKEN_CHARACTERS_MAX}}}", value):
         raise UnreadableAnswer("token is missing or no header value")
     end = read_time(fields, "tokenExpiresOn")
-    lifetime_s = (end - _their_now(document.answer, now)).total_seconds()
-    return Token(value, max(lifetime_s, 0.0))
+    life = max(end - _their_now(document.answer, now), timedelta())
+    return Token(value, life.total_seconds())
 
 
 def describe(document: Document) -> list[tuple[str, str]]:
