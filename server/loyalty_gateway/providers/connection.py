@@ -136,7 +136,8 @@ class VendorCall:
     `route` is the path below the base url and is shown everywhere, so it never holds an id;
     ids go into `query` or `body`. `request_text` is what people are shown of the request.
     `is_side_call` marks what is asked beside the operation itself (a token, a preparation, a
-    question about a lost answer): it has no effect, whatever the operation's kind. `fault` is
+    question about a lost answer): it has no effect, whatever the operation's kind, and is not
+    shared with others all the same. `fault` is
     sent to a played vendor only.
     """
 
@@ -180,15 +181,16 @@ class Connection:
         """Sends one request once and returns what `read` makes of the answer.
 
         `read` is pure and raises ProviderError for an answer that is no success. A booking or a
-        challenge goes over a connection of its own; a read may share one.
+        challenge, and all that is asked beside it, goes over a connection of its own; a read may
+        share one.
 
         Raises:
             ProviderError: by the TRANSPORT table, or as `read` raised it.
         """
         is_booking = call.operation in BOOKING_OPERATIONS and not call.is_side_call
-        is_exclusive = is_booking or (
-            call.operation in CHALLENGE_OPERATIONS and not call.is_side_call
-        )
+        # What is asked beside a booking decides what it does: a pass that was read from an answer
+        # to somebody else's question would be debited in place of the right one.
+        is_exclusive = call.operation in BOOKING_OPERATIONS | CHALLENGE_OPERATIONS
         started_s = time.monotonic()
         result = Fate.UNKNOWN.value if is_booking else Reason.INTERNAL.value
         with provider_span(
