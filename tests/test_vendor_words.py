@@ -47,7 +47,7 @@ SPELLED: Final[Mapping[tuple[str, str], str]] = {
     ("server/loyalty_gateway/rpc/dispatch.py", "full_name"): "protobuf's own word",
     ("server/loyalty_gateway/conformance/duties/table.py", "full_name"): "protobuf's own word",
     ("server/loyalty_gateway/booking/answers.py", "on_hold"): "our word for an account in doubt",
-    ("server/loyalty_gateway/booking/flights.py", "on_hold"): "our word for an account in doubt",
+    ("server/loyalty_gateway/booking/opening.py", "on_hold"): "our word for an account in doubt",
 }
 """Words of ours that a vendor happens to have as well."""
 

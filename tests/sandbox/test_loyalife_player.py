@@ -356,6 +356,14 @@ class TestRedeeming:
         assert code(await vendor.reverse(guid.lower())) == "302"
         assert vendor.points() == 4_200
 
+    async def test_a_reversal_refused_as_a_repeat_is_not_called_reversed(
+        self, vendor: Programme
+    ) -> None:
+        guid = inner(await vendor.redeem())["ReturnObject"]
+        assert code(await vendor.reverse(guid, fault="refused-first")) == "E201"
+        assert vendor.points() == 3_200
+        assert inner(await vendor.reverse(guid))["ReturnObject"] is True
+
     @pytest.mark.parametrize("repeat", ["refuses", "books_again"])
     async def test_ten_reversals_at_once_give_back_once(
         self, vendor: Programme, repeat: str

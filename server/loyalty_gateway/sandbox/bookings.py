@@ -122,6 +122,8 @@ async def book(player: Player, call: Call, booking: Booking) -> Answer:
             name = fault.name
             await player.ledger.run(lambda book: book.note_fault(key, name))
             if fault.kind == "refused-first":
+                # It is refused for what is over, not for what still runs.
+                stage.running.pop(key, None)
                 return player.refused_repeat(booking)
             if fault.kind != "slow":
                 return _spoiled(player, fault, _NOTHING_DONE)

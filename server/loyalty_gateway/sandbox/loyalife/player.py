@@ -25,6 +25,7 @@ CLIENTS = {"demo_client": "demo_secret"}
 """The client credentials of the programme; regenerating them is not played."""
 
 PROGRAM_ID = 19
+REVERSAL_KEY = "reversal:"
 # The path that the product page prints: three fields, a bare envelope and a numeric code.
 DIRECT = "redeemPointsSeedPath"
 
@@ -139,8 +140,11 @@ class LoyalifePlayer(Player):
         if booking.key in self.stage.running:
             # Nobody can say yet that it ran, so a duplicate would be told too early.
             return self.internal_error()
-        is_reversal = booking.operation == "reversalPoints"
-        return self.speech.refusal("302" if is_reversal else "E201").answer
+        # Only of what was reversed may it say so: that is told of the redemption, not of a repeat.
+        is_reversed = booking.operation == "reversalPoints" and points.is_reversed(
+            self.ledger, (booking.key or "").removeprefix(REVERSAL_KEY)
+        )
+        return self.speech.refusal("302" if is_reversed else "E201").answer
 
     def contradictory(self, answer: Answer) -> Answer:
         return self.speech.both(answer)
@@ -332,6 +336,6 @@ VERBS: dict[str, Verb] = {
     "reversalPoints": Verb(
         lambda body: body["RelationReference"],
         _reverse,
-        key=lambda body: f"reversal:{body['ExternalReference'].upper()}",
+        key=lambda body: REVERSAL_KEY + body["ExternalReference"].upper(),
     ),
 }

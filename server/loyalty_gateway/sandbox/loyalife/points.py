@@ -234,11 +234,17 @@ def active_member(book: Pages, reference: str, speech: Speech) -> Card:
     return card
 
 
+def is_reversed(book: Pages, guid: str) -> bool:
+    """Whether the redemption of that number was given back."""
+    found = _redemption(book, guid)
+    return found is not None and bool(book.effects(reverses=found.number, limit=1))
+
+
 def _kept(name: str, keeps_names_whole: bool) -> str:
     return name if keeps_names_whole else name[:SHORT_NAME_CHARACTERS]
 
 
-def _redemption(book: Book, guid: str) -> Effect | None:
+def _redemption(book: Pages, guid: str) -> Effect | None:
     wanted = guid.upper()
     return next(
         (effect for effect in book.effects(kind="redeem") if wire.guid_of(effect) == wanted), None
