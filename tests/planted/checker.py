@@ -4,7 +4,7 @@ It looks from outside only: it knows no planted bug, and must never look at one.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -26,6 +26,12 @@ class Kind(StrEnum):
     FORGOTTEN = "the vendor has booked what the journal does not know"
     UNDONE_TWICE = "one booking was undone more than once"
     FOREIGN_ANSWER = "the answer of one request was taken for another's"
+    OK_FORGOTTEN = "OK was told, and the journal does not hold it"
+    ANOTHER_AMOUNT = "another amount was booked or told than was asked for"
+    FOREIGN_BOOKING = "a tenant was shown another one's booking"
+    FOREIGN_CARD = "a tenant came to a card by another one's token"
+    INNER_TEXT = "the text of an exception was told to a caller"
+    SENT_ELSEWHERE = "a request went where only an answer had led it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ class Callers:
 
 
 def violations(
-    callers: Callers, effects: Iterable[Effect], bookings: Iterable[Booking]
+    callers: Callers, effects: Iterable[Effect], bookings: Collection[Booking]
 ) -> set[Kind]:
     """Every kind of contradiction. Each request_id's true amount is its own in the run."""
     done: Counter[Amount | None] = Counter(effect.asked for effect in effects)
@@ -83,6 +89,10 @@ def violations(
             found.add(Kind.CONTRADICTED)
         if len(answers) > 1 or len(refusals) > 1:
             found.add(Kind.ANSWERS_DIFFER)
+    keep = (State.SUCCEEDED, State.REVERSING, State.REVERSED)
+    kept = {booking.request_id for booking in bookings if booking.state in keep}
+    if any(one.answer is not None and one.request_id not in kept for one in callers.told):
+        found.add(Kind.OK_FORGOTTEN)
     known: set[Amount] = set()
     for booking in bookings:
         if booking.asked is None:

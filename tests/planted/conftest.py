@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.planted.cells import ON_POSTGRES, Scene
+from tests.planted.cells import ON_POSTGRES
+from tests.planted.scene import Scene
 
 
 @pytest.fixture

@@ -1,6 +1,10 @@
 """Bugs that break the promise of exactly once, planted into the real classes for a test's length.
 
 Nothing of this may ever be reachable from the product.
+
+M5, M12 and M13 can do harm where a doubt is sent again, M6 and M7 where the vendor is asked about
+it, M14 where a booking is undone, M15 where money is moved and not only whole points; all the
+others at every vendor.
 """
 
 import uuid
@@ -10,7 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
+from pyreqwest.client import ClientBuilder
 from sqlalchemy import Connection, text
 
 from loyalty_gateway.booking import findings, judge
@@ -19,14 +25,20 @@ from loyalty_gateway.booking.connections import Link
 from loyalty_gateway.booking.drafts import Drafts
 from loyalty_gateway.booking.flights import Flights
 from loyalty_gateway.booking.judge import Means, Policy, Verdict
+from loyalty_gateway.booking.steps import Steps
+from loyalty_gateway.domain.amounts import CURRENCY_EXPONENTS, Money
 from loyalty_gateway.domain.booking import Answer, Booking, State
-from loyalty_gateway.domain.errors import Fate, Reason
+from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
 from loyalty_gateway.domain.operations import UNDO_OPERATIONS
 from loyalty_gateway.journal import postgres
-from loyalty_gateway.journal.journal import Journal
+from loyalty_gateway.journal.journal import Journal, ListQuery
+from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.writer import Change, Opened, Opening
 from loyalty_gateway.providers.http import HttpAnswer, HttpRequest, PyreqwestEngine
 from loyalty_gateway.providers.port import Finding, Send, StatusRow
+from loyalty_gateway.rpc import dispatch
+from loyalty_gateway.rpc.catalog import Rpc
+from loyalty_gateway.rpc.status import WireStatus, wire_status
 from loyalty_gateway.telemetry.spans import SpanHandle
 
 Patch = pytest.MonkeyPatch
@@ -223,6 +235,114 @@ def _new_id_for_each_void(patch: Patch) -> None:
     patch.setattr(Attempts, "attempt", renaming)
 
 
+def _float_amounts(patch: Patch) -> None:
+    """Every amount passes through a float of whole units, wherever it comes from."""
+    real = Money.__init__
+
+    def floating(self: Money, currency: str, minor: int) -> None:
+        parts = 10 ** CURRENCY_EXPONENTS.get(currency, 0)
+        real(self, currency, int(minor / parts * parts))
+
+    patch.setattr(Money, "__init__", floating)
+
+
+def _tenants_are_not_told_apart(patch: Patch) -> None:
+    """Whoever knows a booking's name, or a card's token, is shown it.
+
+    A server of today has one tenant, whom every caller belongs to; but several may share a
+    journal and its keys, and the rooms behind the door are handed a tenant with every call.
+    """
+    real_find, real_list, real_story = Journal.find, Journal.list, Journal.story
+    real_token, real_open = Keyring.token, Keyring.open_token
+
+    async def owner_of(journal: Journal, tenant: str, **key: str) -> str:
+        [(name, value)] = [(name, value) for name, value in key.items() if value]
+        statement = text(f"SELECT tenant FROM booking WHERE {name} = :value")
+        rows = await journal._read(lambda it: it.execute(statement, {"value": value}).first())
+        return tenant if rows is None else str(rows[0])
+
+    async def find(
+        self: Journal, tenant: str, *, booking_id: str = "", request_id: str = ""
+    ) -> Booking | None:
+        owner = await owner_of(self, tenant, booking_id=booking_id, request_id=request_id)
+        return await real_find(self, owner, booking_id=booking_id, request_id=request_id)
+
+    async def story(self: Journal, tenant: str, booking_id: str) -> Any:
+        return await real_story(
+            self, await owner_of(self, tenant, booking_id=booking_id), booking_id
+        )
+
+    async def list_all(self: Journal, wanted: ListQuery) -> Any:
+        rows = await self._read(
+            lambda it: it.execute(text("SELECT DISTINCT tenant FROM booking")).fetchall()
+        )
+        return [
+            booking
+            for (tenant,) in rows
+            for booking in await real_list(self, replace(wanted, tenant=tenant))
+        ]
+
+    patch.setattr(Journal, "find", find)
+    patch.setattr(Journal, "story", story)
+    patch.setattr(Journal, "list", list_all)
+    patch.setattr(Keyring, "token", lambda self, _, *rest: real_token(self, "", *rest))
+    patch.setattr(Keyring, "open_token", lambda self, _, *rest: real_open(self, "", *rest))
+
+
+def _exceptions_text_is_told(patch: Patch) -> None:
+    """What went wrong inside is told as it is."""
+
+    def frank(rpc: Rpc, error: BaseException, span: SpanHandle) -> WireStatus:
+        return wire_status(LoyaltyError(Reason.INTERNAL, f"{type(error).__name__}: {error}"))
+
+    patch.setattr(dispatch, "_unexpected", frank)
+
+
+def _failed_commit_is_ignored(patch: Patch) -> None:
+    """A write that did not go through is taken for one that did, at write 1 and at write 2."""
+    real_open, real_change = Journal.open, Journal.change
+
+    async def hopeful_open(self: Journal, opening: Opening) -> Opened:
+        try:
+            return await real_open(self, opening)
+        except LoyaltyError:
+            return Opened(opening.booking, True)
+
+    async def hopeful_change(self: Journal, change: Change) -> bool:
+        try:
+            return await real_change(self, change)
+        except LoyaltyError:
+            return True
+
+    patch.setattr(Journal, "open", hopeful_open)
+    patch.setattr(Journal, "change", hopeful_change)
+
+
+def _recovery_ignores_the_state(patch: Patch) -> None:
+    """Whatever is due is closed, as what was never sent may be."""
+
+    async def sweeping(self: Steps, booking: Booking) -> None:
+        await self._close(booking, "nobody repeated it")
+
+    patch.setattr(Steps, "take", sweeping)
+
+
+def _redirects_are_followed(patch: Patch) -> None:
+    """Both engines go where the vendor's answer leads."""
+    real = PyreqwestEngine._builder
+
+    def trusting(self: PyreqwestEngine, is_https: bool, authorities: bytes) -> ClientBuilder:
+        return real(self, is_https, authorities).follow_redirects(True)
+
+    real_send = httpx.AsyncClient.send
+
+    async def following(self: httpx.AsyncClient, request: httpx.Request, **kwargs: Any) -> Any:
+        return await real_send(self, request, **{**kwargs, "follow_redirects": True})
+
+    patch.setattr(PyreqwestEngine, "_builder", trusting)
+    patch.setattr(httpx.AsyncClient, "send", following)
+
+
 @dataclass(frozen=True, slots=True)
 class Plant:
     """One bug: what it is called in the plan, and how it gets in."""
@@ -246,6 +366,12 @@ PLANTS = {
     "M12": Plant("provider key pruned, replay anyway", _key_pruned_replay_anyway),
     "M13": Plant("decline on attempt 2 trusted", _decline_on_attempt_2_trusted),
     "M14": Plant("void repeated with a new id each time", _new_id_for_each_void),
+    "M15": Plant("float amounts", _float_amounts),
+    "M16": Plant("foreign card and booking readable", _tenants_are_not_told_apart),
+    "M17": Plant("exception text to the client", _exceptions_text_is_told),
+    "M18": Plant("a failed commit is ignored", _failed_commit_is_ignored),
+    "M19": Plant("recovery ignores the state", _recovery_ignores_the_state),
+    "M20": Plant("redirect followed", _redirects_are_followed),
 }
 """Every bug that can be planted, by its number in the plan."""
 

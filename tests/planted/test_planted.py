@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.planted.cells import CELLS, SHOWS, Scene
+from tests.planted.cells import CELLS, SHOWS
 from tests.planted.plants import PLANTS, planted
+from tests.planted.scene import Scene
 
 
 def test_every_plant_has_a_cell_and_says_what_it_shows() -> None:
