@@ -89,7 +89,7 @@ def _turns(lane: Lane, name: str) -> list[list[Trade]]:
 
 async def _point(lane: Lane, name: str, trades: Sequence[Trade], result: Result) -> list[Caller]:
     """Kills at the point and starts again; who called has yet to learn what became of it."""
-    chance, replica = lane.chance(name, len(trades)), lane.only
+    chance, replica = lane.chance(name, *(it.connection for it in trades)), lane.only
     if replica.is_up.is_set():
         await replica.kill()
     is_doubtful = name.startswith(("recovery-", "undo-"))

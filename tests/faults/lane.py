@@ -91,11 +91,12 @@ class Lane:
     def callers(self, count: int, cell: str, **options: Any) -> list[Caller]:
         options.setdefault("trades", self.known_trades)
         made = []
-        for number in range(count):
+        for _ in range(count):
             # Sizes tell requests apart, over all cells of the lane.
             self._made += 1
             assert self._made < CALLERS_MAX, "more callers than sizes can tell apart"
-            chance = self.chance(cell, number)
+            # No two callers of a lane draw the same, for they would draw the same request_ids.
+            chance = self.chance(cell, self._made)
             made.append(
                 Caller(self.fleet, self.history, chance, self._made, CALLERS_MAX, **options)
             )

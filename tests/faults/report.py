@@ -1,8 +1,11 @@
 """The table of a run, its JSON, and the floors below which a run has proven nothing."""
 
 import json
+import os
+import platform
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +16,7 @@ from tests.faults.operator import Review
 from tests.faults.trades import TRADES
 
 ACKED_SHARE_MIN: Final = 0.3
+RUNS_KEPT: Final = 3
 KEYS_TO_COUNT: Final = 50
 TERMINAL_STATES: Final = ("SUCCEEDED", "DECLINED", "NOT_EXECUTED")
 HEADINGS: Final = (
@@ -162,6 +166,40 @@ class Report:
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1) + "\n")
+
+    def keep(self, path: Path) -> None:
+        """Puts the counts of this run behind those of the last ones, for docs/guarantees.md."""
+        runs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        system = f"{os.cpu_count()} cores, Python {platform.python_version()}"
+        this = {
+            "seed": self.seed,
+            "day": f"{datetime.now(UTC):%Y-%m-%d}",
+            "machine": f"{platform.system()}, {system}",
+            "seconds": round(self.seconds),
+            "reviews": [
+                {**asdict(it), "count": count} for it, count in sorted(self.reviews.items())
+            ],
+            "cells": [_counts(it) for it in [*self.results, self._sum()]],
+        }
+        runs = [*(it for it in runs if it["seed"] != self.seed), this][-RUNS_KEPT:]
+        path.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+
+
+def _counts(result: Result) -> dict[str, Any]:
+    summary = result.summary
+    p50_s, p95_s = (percentile(summary.resolve_s, share) for share in (0.5, 0.95))
+    return {
+        "cell": result.cell,
+        "kills": result.kills,
+        "keys": summary.keys,
+        "acked": summary.acked,
+        "in_doubt": summary.in_doubt,
+        "resolved": summary.resolved,
+        "needs_review": result.needs_review,
+        "p50_s": p50_s and round(p50_s, 2),
+        "p95_s": p95_s and round(p95_s, 2),
+        "violations": len(result.violations),
+    }
 
 
 def _row(result: Result) -> tuple[str, ...]:

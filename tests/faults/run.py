@@ -109,6 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.seconds = time.monotonic() - began
     is_whole = not (options.only or options.vendor)
     report.write(options.report, size.floors, is_whole=is_whole)
+    if options.keep and is_whole:
+        report.keep(options.keep)
     print(f"\n{report.table()}\n")
     missed = report.floors_missed(size.floors, is_whole=is_whole)
     for line in report.violations:
@@ -234,6 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--vendor", action="append", choices=list(TRADES), help="book with these vendors alone"
     )
+    parser.add_argument("--keep", type=Path, help="the file whose last runs docs/ prints")
     parser.add_argument("--report", type=Path, default=REPORT_DEFAULT, help="where the JSON goes")
     return parser
 
