@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.faults import broken_databases, cells
+from tests.faults import broken_databases, cells, contended
 from tests.faults.cells import Cell
 from tests.faults.database import Database
 from tests.faults.fleet import Fleet
@@ -64,6 +64,7 @@ ON_SQLITE: Final[Plan] = (
     cells.sigterms,
     broken_databases.disk_full,
     broken_databases.clocks,
+    contended.damaged_answers,
 )
 ON_POSTGRESQL: Final[Plan] = (
     cells.points,
@@ -73,6 +74,9 @@ ON_POSTGRESQL: Final[Plan] = (
     cells.database_restarts,
     broken_databases.cuts,
     broken_databases.black_holes,
+    contended.conflicts,
+    contended.no_slots,
+    contended.damaged_answers,
     # The last, since its database is another one afterwards.
     broken_databases.promotions,
 )
@@ -86,6 +90,9 @@ NOT_QUICK: Final = frozenset(
         (broken_databases.disk_full, "file"),
         (broken_databases.clocks, "file"),
         (broken_databases.black_holes, "one"),
+        (contended.conflicts, "one"),
+        (contended.no_slots, "one"),
+        (contended.damaged_answers, "one"),
         (broken_databases.promotions, "one"),
         (broken_databases.rolling_restarts, "more"),
     }
