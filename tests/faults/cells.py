@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any, Final, Literal
 
 from loyalty_gateway.failpoints import POINTS
@@ -43,6 +44,8 @@ ORIGINALS: Final = {
 """What a booking needs before it can be asked for."""
 
 Cell = Callable[[Lane], Coroutine[Any, Any, None]]
+Turn = tuple[str, list[Trade]]
+"""A failpoint, and the vendors that come to it."""
 
 
 # --- kill -9 at every step ------------------------------------------------------------------
@@ -50,7 +53,7 @@ Cell = Callable[[Lane], Coroutine[Any, Any, None]]
 
 async def points(lane: Lane) -> None:
     """Every failpoint in turn, with all vendors or with each; migrating first, since it is the
-    birth of the journal. In a sample some of them share the time that it takes to come to rest."""
+    birth of the journal. In a sample some of them share a cell."""
     names = ["migrating", *(name for name in POINTS if name != "migrating")]
     if not lane.is_full:
         # What the other lane leaves out.
@@ -60,13 +63,10 @@ async def points(lane: Lane) -> None:
         # In a shared journal nothing is taken over at the start: the lease decides.
         names.remove("adopting")
     turns = [(name, trades) for name in names for trades in _turns(lane, name)]
-    size = 1 if lane.is_full else POINTS_A_CELL
-    for first in range(0, len(turns), size):
-        shared = turns[first : first + size]
-        with_whom = f" {shared[0][1][0].connection}" if lane.is_full else ""
-        async with lane.cell(
-            f"kill at {', '.join(name for name, _ in shared)}{with_whom}"
-        ) as result:
+    for shared in _sharing(turns) if lane.is_full else _in_parts(turns, POINTS_A_CELL):
+        passed = ", ".join(dict.fromkeys(name for name, _ in shared))
+        with_whom = f" {shared[0][1][0].connection}" if lane.is_full and len(shared) == 1 else ""
+        async with lane.cell(f"kill at {passed}{with_whom}") as result:
             callers = [
                 caller
                 for name, trades in shared
@@ -74,6 +74,18 @@ async def points(lane: Lane) -> None:
             ]
             await lane.rest(callers, result)
         await lane.only.kill()
+
+
+def _sharing(turns: Sequence[Turn]) -> Iterator[Sequence[Turn]]:
+    """The turns that share the time of coming to rest, each with a kill of its own: all vendors
+    at one point, unless what one of them has left would come to the next one's point."""
+    for name, of_name in groupby(turns, key=lambda turn: turn[0]):
+        known = list(of_name)
+        yield from _in_parts(known, 1 if name.startswith(("recovery-", "undo-")) else len(known))
+
+
+def _in_parts(turns: Sequence[Turn], size: int) -> Iterator[Sequence[Turn]]:
+    return (turns[first : first + size] for first in range(0, len(turns), size))
 
 
 def _turns(lane: Lane, name: str) -> list[list[Trade]]:
@@ -111,7 +123,8 @@ async def _point(lane: Lane, name: str, trades: Sequence[Trade], result: Result)
         count = chance.randint(*COUNTS.get(name, counts))
         assert await lane.start(replica, f"{name}=kill@{count}"), "it serves first"
         has_fired = await _book_until_dead(replica, callers, name)
-    result.require(has_fired, f"the failpoint {name} did not kill")
+    vendors = ", ".join(it.connection for it in trades)
+    result.require(has_fired, f"the failpoint {name} did not kill ({vendors})")
     if has_fired:
         result.kills += 1
         lane.report.points_fired.add(name)
