@@ -1,10 +1,12 @@
-"""Cells in which the database is there, and others are in the way, or what it holds is damaged."""
+"""Cells in which the database is there, and others are in the way, or what it holds is damaged,
+or older than what was told."""
 
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -15,6 +17,7 @@ from tests.e2e.house import until
 from tests.e2e.wanted import MOVES
 from tests.faults.broken_databases import ANSWER_LIMIT_S, FULL_LIMIT_S
 from tests.faults.cells import under_load
+from tests.faults.checker import look
 from tests.faults.history import Told
 from tests.faults.lane import Lane
 from tests.faults.report import Result
@@ -31,6 +34,8 @@ AT_ONCE: Final = 8
 FULL_S: Final = 3.0
 DAMAGED_MIN: Final = 6
 SLOTS_MAX: Final = 400
+NEEDS_ORIGINAL: Final = frozenset({"AddGiftTip"})
+ANSWERS_AGAIN: Final = "cashassist"
 GATEWAY: Final = "loyalty-gateway"
 """What the gateway calls itself at the database."""
 
@@ -104,7 +109,7 @@ async def _deadlock(lane: Lane, result: Result) -> None:
     """Settles that share a commit hold one row and want another, which somebody else holds."""
     dsn, replica = lane.fleet.dsn, lane.only
     trade = lane.known_trades[0]
-    method = sorted(trade.methods & MOVES - {"AddGiftTip"})[0]
+    method = sorted(trade.methods & MOVES - NEEDS_ORIGINAL)[0]
     before = await asyncio.to_thread(_read_number, dsn, _DEADLOCKS)
     count = 0
     callers = lane.callers(AT_ONCE, "deadlock", trades=[trade], faults=())
@@ -247,6 +252,61 @@ async def damaged_answers(lane: Lane) -> None:
         result.facts["damaged"] = len(damaged)
         result.require(len(damaged) >= DAMAGED_MIN, f"only {len(damaged)} answers were damaged")
         await lane.rest(callers, result)
+
+
+async def restores(lane: Lane) -> None:
+    """D8: the journal of an hour ago is put back; who repeats is booked once, and is told so.
+
+    Only with a vendor that answers a known id as it did the first time. One that refuses it books
+    once as well, but its refusal is all that the caller hears; the rest book twice. So a person
+    must compare the statements first.
+    """
+    replica, home = lane.only, lane.fleet.home
+    assert not lane.fleet.dsn, "a copy of files"
+    if not replica.is_up.is_set():
+        await lane.start(replica)
+    trade = next((it for it in lane.trades if it.connection == ANSWERS_AGAIN), None)
+    if trade is None:
+        return
+    async with lane.cell("restored journal") as result:
+        await replica.kill()
+        backup = await asyncio.to_thread(_copy_out, home.journal.parent)
+        await lane.start(replica)
+        callers = lane.callers(AT_ONCE, "restored", trades=[trade], faults=(), down="")
+        lost = []
+        for number, caller in enumerate(callers):
+            for method in sorted(trade.methods & MOVES - NEEDS_ORIGINAL):
+                request = await caller.new_request(
+                    replica, trade=trade, method=method, account=ACCOUNTS[number]
+                )
+                # Not remembered: that answer is as lost as the row it stood in.
+                if request is not None and (await replica.caller.call(request)).is_ok:
+                    lost.append(request)
+        await replica.kill()
+        result.kills += 1
+        await asyncio.to_thread(_copy_back, home.journal.parent, backup)
+        await lane.start(replica)
+        orphans = (await look(lane.fleet, lane.history)).cases().orphans
+        result.facts["lost"] = len(lost)
+        result.require(len(lost) >= AT_ONCE, f"only {len(lost)} bookings were lost")
+        result.require(len(orphans) >= len(lost), "the checker does not see what is missing")
+        for request in lost:
+            reply = await lane.history.book(replica, request)
+            if not reply.is_ok:
+                result.violations.append(f"D8: {request.request_id} was repeated and told {reply}")
+        await lane.rest(callers, result)
+
+
+def _copy_out(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def _copy_back(folder: Path, backup: Mapping[str, bytes]) -> None:
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()
+    for name, content in backup.items():
+        (folder / name).write_bytes(content)
 
 
 async def _count_sent(lane: Lane) -> int:

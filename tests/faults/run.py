@@ -65,6 +65,7 @@ ON_SQLITE: Final[Plan] = (
     broken_databases.disk_full,
     broken_databases.clocks,
     contended.damaged_answers,
+    contended.restores,
 )
 ON_POSTGRESQL: Final[Plan] = (
     cells.points,
@@ -90,6 +91,7 @@ NOT_QUICK: Final = frozenset(
         (broken_databases.disk_full, "file"),
         (broken_databases.clocks, "file"),
         (broken_databases.black_holes, "one"),
+        (contended.restores, "file"),
         (contended.conflicts, "one"),
         (contended.no_slots, "one"),
         (contended.damaged_answers, "one"),
