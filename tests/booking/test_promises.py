@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 import pytest
@@ -308,3 +309,64 @@ async def test_a_replica_hears_of_what_another_one_saw_broken(
         )
         await until(lambda: not second.link.promise(RESEND_IS_SAFE).value)
         assert await mode(second) is RecoveryMode.MANUAL
+
+
+async def test_two_replicas_are_never_at_a_proof_of_one_connection_at_once(
+    postgres_dsn: str,
+) -> None:
+    at_it: list[str] = []
+    most = 0
+
+    async def counts_who_is_at_it() -> str:
+        nonlocal most
+        at_it.append("")
+        most = max(most, len(at_it))
+        await asyncio.sleep(0.05)
+        at_it.pop()
+        return "sent twice, booked once"
+
+    proofs = {RESEND_IS_SAFE: counts_who_is_at_it, ECHO: counts_who_is_at_it}
+    vendors = [ProvableVendor(**proofs) for _ in range(3)]
+    async with AsyncExitStack() as stack:
+        houses = [
+            await stack.enter_async_context(
+                open_house(postgres_dsn, vendor, boot_id=f"boot-{number}", promises={})
+            )
+            for number, vendor in enumerate(vendors)
+        ]
+        shown = await asyncio.gather(*(it.engine.prove(TENANT, "main") for it in houses))
+        again = await houses[0].engine.prove(TENANT, "main")
+
+    assert most == 1
+    assert [[it.value for it in promises] for promises in shown] == [[True, True]] * 3
+    # Whoever was asked after the others had begun proves anew.
+    assert again[0].time is not None
+    assert all(promises[0].time is not None for promises in shown)
+    assert again[0].time > max(it[0].time for it in shown if it[0].time is not None)
+
+
+async def test_what_another_replica_began_to_prove_after_the_wish_is_not_proven_again(
+    postgres_dsn: str,
+) -> None:
+    gate = asyncio.Event()
+
+    async def waits() -> str:
+        await gate.wait()
+        return "sent twice, booked once"
+
+    slow, other = ProvableVendor(**{ECHO: waits}), ProvableVendor()
+    async with (
+        open_house(postgres_dsn, slow, boot_id="boot-a", promises={}) as first,
+        open_house(postgres_dsn, other, boot_id="boot-b", promises={}) as second,
+    ):
+        at_it = asyncio.create_task(first.engine.prove(TENANT, "main"))
+        await until(lambda: slow.proven == [ECHO])
+        waiting = asyncio.create_task(second.engine.prove(TENANT, "main"))
+        # The first proof was begun before the second wish, all that follow are begun after it.
+        await asyncio.sleep(0.05)
+        gate.set()
+        await at_it
+        promises = await waiting
+
+    assert other.proven == [ECHO]
+    assert [it.name for it in promises if it.value] == [ECHO, RESEND_IS_SAFE]

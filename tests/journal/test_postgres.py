@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from loyalty_gateway.domain.booking import State
-from loyalty_gateway.domain.errors import Reason
+from loyalty_gateway.domain.errors import LoyaltyError, Reason
+from loyalty_gateway.journal import postgres
 from loyalty_gateway.journal.journal import Journal, ListQuery
 from loyalty_gateway.journal.postgres import PostgresStore
 from loyalty_gateway.journal.store import JournalRefused
@@ -277,3 +278,45 @@ async def test_every_read_of_a_hundred_thousand_rows_finds_its_rows_by_an_index(
         ((total,),) = await flushed()
 
     assert total - before < 100_000, "no read went through the whole table"
+
+
+# --- names that one process holds ---------------------------------------------------------------
+
+
+async def test_a_name_is_held_by_one_process_at_a_time_and_is_free_when_that_one_has_died(
+    used_dsn: str,
+) -> None:
+    first, second = PostgresStore(used_dsn), PostgresStore(used_dsn)
+    give_back = await asyncio.to_thread(first.try_alone, "one")
+    assert give_back is not None
+    assert await asyncio.to_thread(second.try_alone, "one") is None
+    assert await asyncio.to_thread(first.try_alone, "one") is None
+    other = await asyncio.to_thread(second.try_alone, "another")
+    assert other is not None
+
+    give_back()
+    again = await asyncio.to_thread(second.try_alone, "one")
+    assert again is not None
+    throw_out(used_dsn)
+    last = await asyncio.to_thread(first.try_alone, "one")
+    assert last is not None
+
+    for end in (again, other, last):
+        end()
+    for store in (first, second):
+        store.stop()
+
+
+async def test_who_cannot_ask_the_database_holds_no_name(postgres_dsn: str) -> None:
+    async with open_journal(postgres_dsn) as journal:
+        entered = False
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(postgres, "_TRY_ALONE", text("SELECT * FROM nowhere WHERE '' = :name"))
+            with pytest.raises(LoyaltyError) as caught:
+                async with journal.alone("one"):
+                    entered = True
+        async with journal.alone("one"):
+            pass
+
+    assert not entered
+    assert caught.value.reason is Reason.JOURNAL_UNAVAILABLE

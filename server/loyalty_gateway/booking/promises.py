@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 
 from loyalty_gateway.booking.calls import Promise
 from loyalty_gateway.booking.connections import Connections, Link, proof
@@ -121,9 +122,22 @@ class Promises:
 
     async def _prove(self, link: Link, limit_s: float) -> tuple[Promise, ...]:
         names = sorted(name for name, facts in link.adapter.promises.items() if facts.is_provable)
+        wished_at = self._journal.now()
+        # A proof counts what moves on the test account, so two at once would disprove each other.
+        async with self._journal.alone(f"proof of {self._tenant}/{link.connection}"):
+            await self._load()
+            return await self._prove_alone(link, names, wished_at, limit_s)
+
+    async def _prove_alone(
+        self, link: Link, names: Sequence[str], wished_at: datetime, limit_s: float
+    ) -> tuple[Promise, ...]:
         shown: list[Promise] = []
         for name in names:
-            if shown and shown[-1].not_shown.startswith(_BROKEN_OFF):
+            known = link.proven.get(name)
+            if known is not None and known.time is not None and known.time >= wished_at:
+                # Another process was asked as well, and began after we were.
+                shown.append(known)
+            elif shown and shown[-1].not_shown.startswith(_BROKEN_OFF):
                 # A vendor that is not there would make every further promise wait as well.
                 shown.append(link.promise(name).but_not_shown(shown[-1].not_shown))
             else:

@@ -5,8 +5,9 @@ Every method either answers from disk or raises JOURNAL_UNAVAILABLE; nothing is 
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -56,6 +57,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OPEN = [State.SENDING, State.IN_DOUBT, State.REVERSING, State.RESERVED]
 _READERS = 4
 _BACKGROUND_READERS = 2
+_ALONE_POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +145,26 @@ class Journal:
     def now(self) -> datetime:
         """The database's clock: one for everything that is stored."""
         return _EPOCH + timedelta(microseconds=self._store.now_us())
+
+    @asynccontextmanager
+    async def alone(self, name: str) -> AsyncIterator[None]:
+        """Holds a name that no other process on this journal holds; waits until it is free.
+
+        Raises:
+            LoyaltyError: JOURNAL_UNAVAILABLE, and then the name is not held.
+        """
+        while True:
+            try:
+                give_back = await asyncio.to_thread(self._store.try_alone, name)
+            except SQLAlchemyError as error:
+                raise unavailable(error) from error
+            if give_back is not None:
+                break
+            await asyncio.sleep(_ALONE_POLL_S)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(give_back)
 
     # --- writes ---------------------------------------------------------------------------
 

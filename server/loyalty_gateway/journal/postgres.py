@@ -8,7 +8,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -102,6 +102,8 @@ _CLAIM = text(
     " SELECT tenant, booking_id, epoch, state, state, 'recovery', :now_us, 'taken up' FROM u)"
     " SELECT booking_id FROM u"
 )
+
+_TRY_ALONE = text("SELECT pg_try_advisory_lock(hashtextextended('loyalty-gateway ' || :name, 0))")
 
 
 def _json(rows: Sequence[Row]) -> str:
@@ -344,6 +346,20 @@ class PostgresStore:
             "paused": list(paused),
         }
         return set(connection.execute(_CLAIM, parameters).scalars())
+
+    def try_alone(self, name: str) -> Callable[[], None] | None:
+        # The lock ends with its session, which therefore belongs to no pool.
+        connection = self.background.connect()
+        try:
+            connection.detach()
+            is_taken = connection.execute(_TRY_ALONE, {"name": name}).scalar_one()
+        except BaseException:
+            connection.close()
+            raise
+        if is_taken:
+            return connection.close
+        connection.close()
+        return None
 
     # --- the database's clock ------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -288,6 +288,10 @@ class SqliteStore:
 
     def keep_clock(self, connection: Connection) -> None:
         """The clock of the file is this machine's own."""
+
+    def try_alone(self, name: str) -> Callable[[], None] | None:
+        # The file has one process.
+        return lambda: None
 
     def trouble(self, error: BaseException) -> Trouble:
         if isinstance(error, PoolTimeout):

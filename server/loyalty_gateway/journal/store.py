@@ -3,7 +3,7 @@
 Everything here runs in the journal's threads, never on the event loop.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -120,6 +120,11 @@ class Store(Protocol):
 
     def keep_clock(self, connection: Connection) -> None:
         """Reads the clock again when the last reading is old; called between batches."""
+        ...
+
+    def try_alone(self, name: str) -> Callable[[], None] | None:
+        """Takes a name that one process at a time may hold: the way to give it back, or None
+        while another one has it. A process that dies gives it back."""
         ...
 
     def trouble(self, error: BaseException) -> Trouble: ...
