@@ -303,10 +303,12 @@ async def open_house(
     keyring: Keyring = KEYRING,
     parallel_max: int = 8,
     starts: bool = True,
+    store: Store | None = None,
 ) -> AsyncIterator[House]:
-    """An engine on the journal at `place`, with one connection called `main` and any others."""
+    """An engine with one connection called `main` and any others, on the journal at `place` or
+    in `store`."""
     vendor = vendor or FakeVendor()
-    journal = HookedJournal(store_at(place), boot_id)
+    journal = HookedJournal(store or store_at(place), boot_id)
     await journal.start(keyring.salt_check)
     held = {RESEND_IS_SAFE: True} if promises is None else promises
     vendors = {"main": vendor} if connections is None else connections

@@ -1,4 +1,4 @@
-"""A line to PostgreSQL that a test can cut, to the byte, around the end of a statement."""
+"""A line to PostgreSQL that a test can cut, or silence, to the byte, around a statement's end."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ _READY_INSIDE = (b"Z\x00\x00\x00\x05T", b"Z\x00\x00\x00\x05E")
 
 
 class Cut(StrEnum):
-    """Where the line breaks."""
+    """Where the line breaks, or falls silent."""
 
     BEFORE = "BEFORE"
     """The server never hears the whole of the statement."""
@@ -36,11 +36,15 @@ class Proxy:
     """Whether nothing is carried, though every connection stays open."""
     _marker: bytes = b""
     _cut: Cut = Cut.BEFORE
+    _stays_open: bool = False
     _tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
 
-    def arm(self, marker: bytes, cut: Cut) -> None:
-        """The next statement that holds the marker is the last of its connection."""
-        self._marker, self._cut = marker, cut
+    def arm(self, marker: bytes, cut: Cut, *, stays_open: bool = False) -> None:
+        """The next statement that holds the marker is the last of its connection.
+
+        One that `stays_open` takes whatever comes and says nothing, until the client has gone.
+        """
+        self._marker, self._cut, self._stays_open = marker, cut, stays_open
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -59,6 +63,8 @@ class Proxy:
                     self._marker = b""
                     self.cuts += 1
                     if self._cut is Cut.BEFORE:
+                        while self._stays_open and await reader.read(65_536):
+                            pass
                         return
                     is_last.set()
                 server_writer.write(chunk)
@@ -71,6 +77,10 @@ class Proxy:
                 if is_last.is_set():
                     answer += chunk
                     if answer.endswith(_READY):
+                        # The other way ends with the client, and this one with it.
+                        while self._stays_open:
+                            await server_reader.read(65_536)
+                            await asyncio.sleep(DARK_POLL_S)
                         return
                     if not answer.endswith(_READY_INSIDE):
                         continue
@@ -98,6 +108,8 @@ class Proxy:
         task = asyncio.create_task(self.carry(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Also of one that is stopped before it has found the server, or has begun at all.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def stop(self) -> None:
         for task in list(self._tasks):

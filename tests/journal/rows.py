@@ -15,6 +15,7 @@ from loyalty_gateway.domain.operations import Operation, Order, RecoveryMode
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.postgres import PostgresStore
 from loyalty_gateway.journal.sqlite import SqliteStore
+from loyalty_gateway.journal.store import Store
 from loyalty_gateway.journal.writer import Change, Opening
 from tests.booking.house import HookedJournal
 from tests.postgres import Place, store_at
@@ -90,8 +91,10 @@ async def opened(journal: Journal, **changes: Any) -> Booking:
 
 
 @asynccontextmanager
-async def open_journal(place: Place, *, boot_id: str = "boot-1") -> AsyncIterator[HookedJournal]:
-    journal = HookedJournal(store_at(place), boot_id)
+async def open_journal(
+    place: Place, *, boot_id: str = "boot-1", store: Store | None = None
+) -> AsyncIterator[HookedJournal]:
+    journal = HookedJournal(store or store_at(place), boot_id)
     try:
         await journal.start(CHECK)
         yield journal

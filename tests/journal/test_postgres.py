@@ -12,6 +12,7 @@ from loyalty_gateway.domain.booking import State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.journal import postgres
 from loyalty_gateway.journal.journal import Journal, ListQuery
+from loyalty_gateway.journal.line import BoundedConnection
 from loyalty_gateway.journal.postgres import PostgresStore
 from loyalty_gateway.journal.store import JournalRefused
 from loyalty_gateway.journal.writer import Opening
@@ -199,9 +200,13 @@ async def filled(journal: HookedJournal, count: int = 100_000) -> None:
     values = {"count": count, "booking_id": template.booking_id}
 
     def fill(connection: Connection) -> None:
+        line = connection.connection.dbapi_connection
+        assert isinstance(line, BoundedConnection)
+        silence_max_s, line.silence_max_s = line.silence_max_s, 100.0
         connection.execute(text("SET statement_timeout = 0"))
         connection.execute(_MANY, values)
         connection.execute(text("SET statement_timeout = '5s'"))
+        line.silence_max_s = silence_max_s
 
     await journal.on_the_writers_connection(fill)
 

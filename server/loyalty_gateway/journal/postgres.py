@@ -8,7 +8,8 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -16,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from loyalty_gateway.journal import migrations, schema
+from loyalty_gateway.journal.line import BoundedConnection
 from loyalty_gateway.journal.store import Examination, JournalRefused, Row, Trouble
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,12 @@ log = logging.getLogger(__name__)
 _CONNECT_S = 2
 _STATEMENT_MS = 5_000
 _LOCK_MS = 2_000
+# The server's limit, and time for its refusal to come back.
+_SILENCE_S = _STATEMENT_MS / 1_000 + 2
+# Of a transaction whose client is not heard any more, so that its locks do not outlive it long.
+_IDLE_MS = 10_000
+# A migration may rewrite a large table, and is still not waited for without end.
+_MIGRATION_S = 3_600.0
 _READERS = 4
 _BACKGROUND = 2
 _CLOCK_AGAIN_S = 10.0
@@ -121,13 +129,22 @@ class PostgresStore:
 
     `ha` is "synchronous" where a synchronous standby stands behind it: then a promotion loses
     no commit. With "none" a changed timeline may have lost some, so the journal stays read-only
-    until an operator has accepted it (`loyalty journal accept`).
+    until an operator has accepted it (`loyalty journal accept`). A line on which a statement has
+    no answer for `silence_max_s` is given up.
     """
 
     is_shared = True
 
-    def __init__(self, dsn: str, *, ha: Literal["none", "synchronous"] = "none") -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        ha: Literal["none", "synchronous"] = "none",
+        silence_max_s: float = _SILENCE_S,
+    ) -> None:
         self._ha = ha
+        self._silence_max_s = silence_max_s
+        self._writers_pid = 0
         self.engine = self._make(dsn, _READERS, is_writer=False)
         self.background = self._make(dsn, _BACKGROUND, is_writer=False)
         self._writers = self._make(dsn, 1, is_writer=True)
@@ -136,8 +153,7 @@ class PostgresStore:
         self._clock_read_s = 0.0
         self._last_us = 0
 
-    @staticmethod
-    def _make(dsn: str, size: int, *, is_writer: bool) -> Engine:
+    def _make(self, dsn: str, size: int, *, is_writer: bool) -> Engine:
         url = dsn
         for prefix in ("postgresql://", "postgres://"):
             if url.startswith(prefix):
@@ -157,10 +173,22 @@ class PostgresStore:
                 "keepalives_count": 3,
                 "tcp_user_timeout": _STATEMENT_MS,
                 "options": f"-c statement_timeout={_STATEMENT_MS} -c lock_timeout={_LOCK_MS}"
+                # And a vanished client by the server, which keeps its locks until then.
+                f" -c idle_in_transaction_session_timeout={_IDLE_MS}"
+                f" -c tcp_user_timeout={_STATEMENT_MS}"
+                " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2"
+                " -c tcp_keepalives_count=3" + (" -c enable_seqscan=off" if is_writer else ""),
                 # A plan made while the table was empty scans the whole of it for ever.
-                + (" -c enable_seqscan=off" if is_writer else ""),
             },
         )
+
+        @event.listens_for(engine, "do_connect")
+        def _connect(
+            _dialect: Any, _record: Any, args: Sequence[Any], parameters: Mapping[str, Any]
+        ) -> BoundedConnection:
+            connection = BoundedConnection.connect(*args, **parameters)
+            connection.silence_max_s = self._silence_max_s
+            return connection
 
         @event.listens_for(engine, "connect")
         def _prepare(dbapi_connection: Any, _record: Any) -> None:
@@ -192,9 +220,23 @@ class PostgresStore:
         transactional = self.background.execution_options(isolation_level="READ COMMITTED")
         with transactional.begin() as connection:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             connection.execute(text("SET LOCAL lock_timeout = '60s'"))
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-            migrations.migrate(connection)
+            with self._patient(connection):
+                connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK}
+                )
+                migrations.migrate(connection)
+
+    @contextmanager
+    def _patient(self, connection: Connection) -> Iterator[None]:
+        line = connection.connection.dbapi_connection
+        assert isinstance(line, BoundedConnection), "every connection here is made as one"
+        line.silence_max_s = _MIGRATION_S
+        try:
+            yield
+        finally:
+            line.silence_max_s = self._silence_max_s
 
     def stop(self) -> None:
         for engine in (self.engine, self.background, self._writers):
@@ -219,13 +261,27 @@ class PostgresStore:
     def writer(self) -> Connection:
         connection = self._writers.connect()
         try:
+            self._check_last_commit(connection)
             self._check_durability(connection)
             self._read_clock(connection)
+            self._writers_pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
         except BaseException:
             connection.invalidate()
             connection.close()
             raise
         return connection
+
+    def _check_last_commit(self, connection: Connection) -> None:
+        """A commit waits for its standby without end, and its server's process with it: given up
+        here, it still stands there, and each try to write beside it would leave one more."""
+        waiting = connection.execute(
+            text("SELECT 1 FROM pg_stat_activity WHERE pid = :pid AND wait_event = 'SyncRep'"),
+            {"pid": self._writers_pid},
+        ).first()
+        if waiting is not None:
+            raise JournalRefused(
+                "The last commit waits for a synchronous standby: is there one that follows?"
+            )
 
     def _check_durability(self, connection: Connection) -> None:
         """At the start and after every reconnect: it may be another server by now."""

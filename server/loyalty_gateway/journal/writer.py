@@ -33,6 +33,7 @@ _BATCH_MAX = 512
 _RETRIES = 3
 _PROBE_EVERY_S = 1.0
 _PROBE_BYTES = 65_536
+_REFUSED_S = 0.5
 
 
 def unavailable(error: BaseException) -> LoyaltyError:
@@ -69,6 +70,8 @@ class Writer:
         self._others: deque[_Waiting] = deque()
         self._is_stopping = False
         self._connection: Connection | None = None
+        self._refusal: Exception | None = None
+        self._refused_s = 0.0
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.is_healthy = False
@@ -76,7 +79,13 @@ class Writer:
     async def start(self) -> None:
         """Connects, then begins to write. Raises JournalRefused."""
         self._loop = asyncio.get_running_loop()
-        self._connection = await asyncio.to_thread(self._store.writer)
+        try:
+            self._connection = await asyncio.to_thread(self._store.writer)
+        except SQLAlchemyError as error:
+            raise JournalRefused(
+                "The journal's database went away while the journal was opened:"
+                f" {type(getattr(error, 'orig', None) or error).__name__}."
+            ) from error
         self.is_healthy = True
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
@@ -262,7 +271,15 @@ class Writer:
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            self._connection = self._store.writer()
+            # Who did not answer a moment ago is not asked once more for each of those who wait.
+            if self._refusal is not None and monotonic() - self._refused_s < _REFUSED_S:
+                raise self._refusal
+            try:
+                self._connection = self._store.writer()
+            except (SQLAlchemyError, JournalRefused) as error:
+                self._refusal, self._refused_s = error, monotonic()
+                raise
+            self._refusal = None
             log.info("The journal's writer is connected again")
         else:
             try:
