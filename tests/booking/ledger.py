@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from loyalty_gateway import failpoints
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import State
 from loyalty_gateway.domain.operations import Operation, Receipt, Reference
 from loyalty_gateway.providers.port import Send
 from tests.booking.house import QUICK, open_house
 from tests.booking.vendor import RESENT, Effect, FakeVendor
+from tests.postgres import Place
 
+LEASE_S = 2.0
+"""Whoever comes after a death in a shared journal waits for so long."""
 OFFERS = {
     Operation.DEBIT_BALANCE: replace(RESENT, undo=Operation.REVERSE_POINTS),
     Operation.REVERSE_POINTS: RESENT,
@@ -59,8 +63,9 @@ class LedgerVendor(FakeVendor):
             self.effects.append(Effect(entry["number"], entry["account"], Money("CHF", 1000)))
 
 
-async def _live(journal: Path, ledger: Path, how: str) -> None:
-    async with open_house(journal, LedgerVendor(ledger), policy=QUICK) as house:
+async def _live(journal: Place, ledger: Path, how: str) -> None:
+    limits = Limits(lease_s=LEASE_S)
+    async with open_house(journal, LedgerVendor(ledger), policy=QUICK, limits=limits) as house:
         await house.book()
         failpoints.arm(os.environ["LOYALTY_FAILPOINTS"])
         if how == "explicit":
@@ -71,4 +76,5 @@ async def _live(journal: Path, ledger: Path, how: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_live(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]))
+    place = sys.argv[1] if "://" in sys.argv[1] else Path(sys.argv[1])
+    asyncio.run(_live(place, Path(sys.argv[2]), sys.argv[3]))

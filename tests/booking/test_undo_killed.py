@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from loyalty_gateway.domain.booking import State
 from tests.booking.house import QUICK, open_house
 from tests.booking.ledger import LedgerVendor
+from tests.postgres import Place
 
 ROOT = Path(__file__).parents[2]
 EXPLICIT = (
@@ -34,9 +36,17 @@ OWN = (
     *(f"before-commit@{count}" for count in (2, 3, 4, 5)),
     *(f"after-commit@{count}" for count in (1, 2, 3, 4, 5)),
 )
+EXPLICIT_SHARED = ("before-commit@2", "after-answer", "after-commit@3")
+OWN_SHARED = ("after-commit@2", "before-commit@3", "undo-followed")
+"""Between one write and the next, for PostgreSQL: there a dead owner's lease has to end."""
 
 
-async def killed(journal: Path, ledger: Path, how: str, point: str) -> None:
+def on_both(points: Iterable[str], shared: Iterable[str]) -> list[tuple[str, str]]:
+    """Kinds of journal and moments."""
+    return [*(("sqlite", it) for it in points), *(("postgres", it) for it in shared)]
+
+
+async def killed(journal: Place, ledger: Path, how: str, point: str) -> None:
     """One life of a process that ends at the point."""
     name, _, count = point.partition("@")
     process = await asyncio.create_subprocess_exec(
@@ -56,14 +66,14 @@ async def killed(journal: Path, ledger: Path, how: str, point: str) -> None:
     assert process.returncode == -signal.SIGKILL, said.decode()
 
 
-@pytest.mark.parametrize("point", EXPLICIT)
+@pytest.mark.parametrize(("store_kind", "point"), on_both(EXPLICIT, EXPLICIT_SHARED))
 async def test_an_undo_that_was_killed_is_repeated_and_undoes_once(
-    tmp_path: Path, point: str
+    tmp_path: Path, place: Place, point: str
 ) -> None:
-    journal, ledger = tmp_path / "journal", tmp_path / "ledger"
-    await killed(journal, ledger, "explicit", point)
+    ledger = tmp_path / "ledger"
+    await killed(place, ledger, "explicit", point)
     vendor = LedgerVendor(ledger)
-    async with open_house(journal, vendor, policy=QUICK, boot_id="boot-2") as house:
+    async with open_house(place, vendor, policy=QUICK, boot_id="boot-2") as house:
         await house.is_quiet()
         original = await house.get()
         has_happened = original.outbound_id in vendor.undone
@@ -76,14 +86,14 @@ async def test_an_undo_that_was_killed_is_repeated_and_undoes_once(
     assert len(ledger.read_text().splitlines()) == 2, "one effect, one undo"
 
 
-@pytest.mark.parametrize("point", OWN)
+@pytest.mark.parametrize(("store_kind", "point"), on_both(OWN, OWN_SHARED))
 async def test_a_cancellation_that_was_answered_is_kept_whoever_dies(
-    tmp_path: Path, point: str
+    tmp_path: Path, place: Place, point: str
 ) -> None:
-    journal, ledger = tmp_path / "journal", tmp_path / "ledger"
-    await killed(journal, ledger, "cancel", point)
+    ledger = tmp_path / "ledger"
+    await killed(place, ledger, "cancel", point)
     vendor = LedgerVendor(ledger)
-    async with open_house(journal, vendor, policy=QUICK, boot_id="boot-2") as house:
+    async with open_house(place, vendor, policy=QUICK, boot_id="boot-2") as house:
         await house.becomes(State.REVERSED)
 
         assert vendor.standing == []

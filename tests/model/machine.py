@@ -5,15 +5,10 @@ waits and nothing depends on how fast this machine is.
 """
 
 import asyncio
-import atexit
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
@@ -28,11 +23,11 @@ from loyalty_gateway.domain.booking import TRANSITIONS, Answer, Booking, State
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Proves, Reason
 from loyalty_gateway.domain.operations import Operation
 from loyalty_gateway.journal.journal import Journal, ListQuery
-from loyalty_gateway.journal.sqlite import SqliteStore
 from loyalty_gateway.providers.port import Executed, Send
 from tests.booking import vendor as acts
 from tests.booking.house import CARD, KEYRING, PATIENT, TENANT, PlainCodec
 from tests.booking.vendor import RESEND_IS_SAFE, FakeVendor
+from tests.model.places import FilePlace, ModelPlace
 from tests.model.reference import FINAL, Act, Life
 
 _PLAYED: dict[Act, acts.Act] = {
@@ -55,9 +50,6 @@ _ROUNDS_S = (2 * 3600, 5 * 3600)
 _ids = st.sampled_from([f"sale-{number:04}" for number in range(4)])
 # By way of a large number, since a short list is drawn from its beginning most of the time.
 _acts = st.integers(0, 2**16).map(lambda number: tuple(Act)[number % len(Act)])
-_MEMORY = Path("/dev/shm")
-_FOLDER = str(_MEMORY) if _MEMORY.is_dir() else None
-"""The disk's own time is nobody's subject here."""
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
@@ -69,40 +61,16 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         return super().time() + self.offset_s
 
 
-class JumpingStore(SqliteStore):
-    """A journal whose clock may jump ahead."""
-
-    def __init__(self, path: Path, offset_s: int) -> None:
-        super().__init__(path)
-        self.offset_us = offset_s * 1_000_000
-
-    def now_us(self) -> int:
-        return super().now_us() + self.offset_us
-
-
-@cache
-def _migrated() -> Path:
-    """A journal's file with its tables and nothing in it, made once a run."""
-    folder = tempfile.mkdtemp(prefix="lgmodel-", dir=_FOLDER)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = Path(folder) / "journal"
-    store = SqliteStore(path)
-    store.start(KEYRING.salt_check)
-    store.stop()
-    return path
-
-
 class BookingMachine(RuleBasedStateMachine):
     """Callers, a vendor, crashes, time and operators, in any order."""
 
     seen: ClassVar[Counter[str]] = Counter()
     """What was met over all examples, for the floor below which the run proves nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, new_place: Callable[[], ModelPlace] = FilePlace) -> None:
         super().__init__()
         self.loop = JumpingLoop()
-        self.folder = Path(tempfile.mkdtemp(prefix="lgmodel-", dir=_FOLDER))
-        shutil.copy(_migrated(), self.folder / "journal")
+        self.place = new_place()
         self.plans: dict[str, Act | acts.Act] = {}
         self.unplanned: list[Send] = []
         self.vendor = FakeVendor(otherwise=self._play)
@@ -115,7 +83,8 @@ class BookingMachine(RuleBasedStateMachine):
 
     def _start(self) -> None:
         self.boots += 1
-        self.store = JumpingStore(self.folder / "journal", self.now_s)
+        self.store = self.place.open()
+        self.store.offset_us = self.now_s * 1_000_000
         self.journal = Journal(self.store, f"boot-{self.boots}")
         promise = proof(RESEND_IS_SAFE, True, datetime.now(UTC), "for the test")
         link = Link(
@@ -151,7 +120,7 @@ class BookingMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(self._stop())
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
-        shutil.rmtree(self.folder)
+        self.place.clear()
 
     # --- the vendor -----------------------------------------------------------------------
 

@@ -5,13 +5,10 @@ effect for a request_id, an OK for one that happened, a final "no" for one that 
 """
 
 import asyncio
-import shutil
-import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from hypothesis import strategies as st
@@ -36,7 +33,8 @@ from loyalty_gateway.providers.port import Executed, Finding, Question, Send
 from tests.booking import vendor as acts
 from tests.booking.house import CARD, KEYRING, PATIENT, TENANT, PlainCodec
 from tests.booking.vendor import FakeVendor
-from tests.model.machine import _FOLDER, JumpingLoop, JumpingStore, _migrated
+from tests.model.machine import JumpingLoop
+from tests.model.places import FilePlace, ModelPlace
 
 _UNDO = Operation.REVERSE_POINTS
 _OFFERS = {
@@ -85,11 +83,10 @@ class UndoMachine(RuleBasedStateMachine):
 
     seen: ClassVar[Counter[str]] = Counter()
 
-    def __init__(self) -> None:
+    def __init__(self, new_place: Callable[[], ModelPlace] = FilePlace) -> None:
         super().__init__()
         self.loop = JumpingLoop()
-        self.folder = Path(tempfile.mkdtemp(prefix="lgundo-", dir=_FOLDER))
-        shutil.copy(_migrated(), self.folder / "journal")
+        self.place = new_place()
         self.plan: deque[str] = deque()
         self.replies: deque[str] = deque()
         self.late: list[Send] = []
@@ -106,7 +103,8 @@ class UndoMachine(RuleBasedStateMachine):
 
     def _start(self) -> None:
         self.boots += 1
-        self.store = JumpingStore(self.folder / "journal", self.now_s)
+        self.store = self.place.open()
+        self.store.offset_us = self.now_s * 1_000_000
         self.journal = Journal(self.store, f"boot-{self.boots}")
         link = Link("main", self.vendor, KEYRING.target_hash(self.vendor.target))
 
@@ -323,7 +321,7 @@ class UndoMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(self._stop())
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
-        shutil.rmtree(self.folder)
+        self.place.clear()
 
     # --- running and waiting ------------------------------------------------------------------
 
