@@ -288,6 +288,12 @@ PLAN: Final = (*KILLS, *VENDORS, *DATABASES, *TIMES)
 
 UNTRIED: Final = (
     Untried(
+        "P15 of a false vendor",
+        "a booking is executed, and its repeat is declined by a vendor that was shown to replay",
+        "its word is all that there is, so the booking ends as declined with one effect",
+        faults=("decline-on-repeat",),
+    ),
+    Untried(
         "T5",
         "a vendor's certificate or our secret is changed under load",
         "both are read at the start; changing them is a rolling restart, which is R3",

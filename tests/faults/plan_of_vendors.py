@@ -147,7 +147,7 @@ VENDORS: Final = (
             "tests.booking.test_asking.test_a_duplicate_on_a_resend_shows_that_the_first_was_booked",
             "tests.booking.test_judge.test_a_refusal_of_a_resend_proves_that_resend_alone",
         ),
-        faults=("refused-first", "decline-on-repeat"),
+        faults=("refused-first",),
     ),
     Row(
         "P16",

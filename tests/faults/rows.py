@@ -43,3 +43,4 @@ class Untried:
     label: str
     text: str
     reason: str
+    faults: tuple[str, ...] = ()

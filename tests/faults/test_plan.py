@@ -12,6 +12,7 @@ from loyalty_gateway.failpoints import POINTS
 from loyalty_gateway.sandbox.faults import FAULT_BY_NAME
 from tests.faults import run
 from tests.faults.plan import INVARIANTS, PLAN, UNTRIED
+from tests.faults.trades import FALSE
 from tests.planted.plan import BUGS
 from tests.planted.plants import PLANTS
 
@@ -69,8 +70,9 @@ def test_every_failpoint_has_its_row_and_no_row_names_another() -> None:
 
 
 def test_every_fault_of_the_sandbox_has_its_row_and_no_row_names_another() -> None:
-    named = Counter(fault for row in PLAN for fault in row.faults)
+    named = Counter(fault for row in (*PLAN, *UNTRIED) for fault in row.faults)
     assert named == Counter(dict.fromkeys(FAULT_BY_NAME, 1))
+    assert {fault for row in UNTRIED for fault in row.faults} == FALSE
 
 
 def test_a_place_that_is_not_there_is_found() -> None:
