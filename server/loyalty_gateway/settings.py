@@ -337,7 +337,8 @@ class Recovery(_Section):
         default=900,
         gt=0,
         le=604_800,
-        description="A booking of which nothing was sent is closed when nobody repeats it so long.",
+        description="A booking of which nothing was sent is closed when nobody repeats it so long,"
+        " not counting a pause that the vendor asked for.",
     )
     not_found_waits_s: tuple[Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)], ...] = (
         Field(

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -105,12 +105,17 @@ class HookedJournal(Journal):
     def __init__(self, store: Store, boot_id: str) -> None:
         super().__init__(store, boot_id)
         self._limits: list[tuple[SqlEngine, Callable[[Any, object], None]]] = []
+        self.ahead = timedelta()
+        """How far the clock that everything is decided by goes before the real one."""
         self.after_open: Hook | None = None
         self.before_change: Hook | None = None
         self.after_change: Hook | None = None
         self.before_find: Hook | None = None
         self.before_due: Hook | None = None
         self.after_next_due: Hook | None = None
+
+    def now(self) -> datetime:
+        return super().now() + self.ahead
 
     async def open(self, opening: Opening) -> Opened:
         opened = await super().open(opening)

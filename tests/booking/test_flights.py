@@ -390,6 +390,7 @@ async def test_a_caller_who_leaves_before_the_intent_is_on_disk_sends_nothing(
         caller.cancel()
         await asyncio.gather(caller, return_exceptions=True)
     booking = await house.becomes(State.RESERVED)
+    await until(lambda: house.link.in_flight == 0)
 
     assert house.vendor.sends == []
     assert booking.reason is Reason.DEADLINE_TOO_SHORT
@@ -830,7 +831,7 @@ async def test_the_vendors_wish_for_patience_reaches_the_caller(place: Place) ->
 
     assert error.reason is Reason.PROVIDER_RATE_LIMITED
     assert (error.fate, error.is_final) == (Fate.NOT_EXECUTED, False)
-    assert error.retry_after_s == 17
+    assert error.retry_after_s in (16, 17)
 
 
 async def test_a_hundred_repeats_of_a_reserved_request_id_send_it_once(place: Place) -> None:

@@ -341,6 +341,38 @@ def test_a_vendor_that_asks_for_patience_is_not_asked_before() -> None:
     assert ended.next_attempt_time == at(3 + 120)
 
 
+def test_a_callers_time_to_repeat_begins_when_the_pause_of_the_vendor_ends() -> None:
+    ended = after(sent(), not_booked(retry_after_s=120), 3)
+
+    assert ended.state is State.RESERVED
+    assert ended.not_before == at(3 + 120)
+    assert ended.next_attempt_time == at(3 + 120 + POLICY.abandon_reserved_s)
+
+
+def test_what_did_nothing_without_a_wish_for_a_pause_may_be_repeated_at_once() -> None:
+    ended = after(replace(sent(), not_before=at(2)), not_booked(), 3)
+
+    assert ended.state is State.RESERVED
+    assert ended.not_before is None
+    assert ended.next_attempt_time == at(3 + POLICY.abandon_reserved_s)
+
+
+@pytest.mark.parametrize("begin", [sent, lambda: resent(doubt_ended=1, sent_at=2)])
+def test_no_wish_for_a_pause_is_kept_for_more_than_five_minutes(
+    begin: Callable[[], Booking],
+) -> None:
+    ended = after(begin(), not_booked(retry_after_s=1_000_000_000), 3)
+
+    assert ended.not_before == at(3 + 300)
+    assert ended.next_attempt_time is not None
+    assert ended.next_attempt_time <= at(3 + 300 + POLICY.abandon_reserved_s)
+
+
+@pytest.mark.parametrize("verdict", [refused(retry_after_s=60), executed()])
+def test_what_is_final_waits_for_nothing(verdict: Verdict) -> None:
+    assert after(sent(), verdict, 3).not_before is None
+
+
 def test_a_vendor_that_asks_for_less_patience_than_the_schedule_does_not_hurry_it() -> None:
     ended = after(resent(doubt_ended=1, sent_at=2), not_booked(retry_after_s=1), 3)
 

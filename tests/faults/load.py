@@ -315,7 +315,9 @@ class Caller:
                 await self.history.cancel(self._any(), request.request_id)
             if time.monotonic() > give_up:
                 raise Restless(f"{request.request_id} had no end in {REST_LIMIT_S:g} s: {reply}")
-            await asyncio.sleep(POLL_S)
+            # A pause that its vendor asked for is waited for; a doubt may end at any moment.
+            is_paused = reply.reason == "PROVIDER_RATE_LIMITED" and not is_far
+            await asyncio.sleep(max(POLL_S, (reply.retry_delay_s or 0.0) if is_paused else 0.0))
 
     async def _is_over(self, request_id: str) -> bool:
         """Leaves recovery to itself; False where the booking waits for its caller.

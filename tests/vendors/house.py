@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 import grpc
 from google.protobuf.message import Message
@@ -24,6 +25,7 @@ from loyalty_gateway.config import load_settings
 from loyalty_gateway.conformance.books import Books, read_books
 from loyalty_gateway.conformance.recorder import Play, Recorder
 from loyalty_gateway.conformance.stage import MEMORY, PLAYER_SETTINGS
+from loyalty_gateway.journal.sqlite import SqliteStore
 from loyalty_gateway.sandbox.player import Player
 from loyalty_gateway.sandbox.players import PLAYERS
 from loyalty_gateway.supervisor import PROOF_CARD
@@ -85,6 +87,15 @@ class Vendor:
         return list(self.player.ledger.things())
 
 
+class JumpingStore(SqliteStore):
+    """A journal whose clock may jump ahead."""
+
+    ahead_us = 0
+
+    def now_us(self) -> int:
+        return super().now_us() + self.ahead_us
+
+
 @dataclass(frozen=True, slots=True)
 class House:
     """A running gateway; `vendors` by the name of their connection."""
@@ -92,6 +103,11 @@ class House:
     caller: Caller
     vendors: Mapping[str, Vendor]
     folder: Path
+    store: JumpingStore
+
+    def move_on(self, seconds: float) -> None:
+        """So much time passes at once for the gateway's bookings."""
+        self.store.ahead_us += round(seconds * 1_000_000)
 
     async def call(self, request: Message, *, timeout_s: float = 15.0, fault: str = "") -> Reply:
         """One call; where the network ended it, the same call again, as a caller would."""
@@ -181,12 +197,15 @@ async def open_house() -> AsyncIterator[House]:
         )
         with home.config.open("a") as config:
             config.write(_TOKENLESS.format(address=vendors["cardsapi"].base_url))
-        gateway = Gateway(load_settings(home.config, QUICK))
-        await gateway.start()
+        settings = load_settings(home.config, QUICK)
+        store = JumpingStore(settings.journal.path)
+        gateway = Gateway(settings)
+        with mock.patch("loyalty_gateway.app.open_store", return_value=store):
+            await gateway.start()
         stack.push_async_callback(gateway.stop, endpoint_delay_s=0)
         caller = Caller(f"127.0.0.1:{gateway.port}")
         stack.push_async_callback(caller.close)
-        yield House(caller, vendors, home.folder)
+        yield House(caller, vendors, home.folder, store)
         for vendor in vendors.values():
             assert vendor.player.ledger.audit() == [], vendor.name
             assert list(vendor.player.stage.violations) == [], vendor.name

@@ -20,7 +20,7 @@ from tests.conformance.test_loyalife import SUBJECT as LOYALIFE
 from tests.conformance.test_openloyaltypay import SUBJECT as OPENLOYALTYPAY
 from tests.e2e.caller import METHODS, Reply
 from tests.vendors.asking import ask
-from tests.vendors.house import House
+from tests.vendors.house import House, Vendor
 
 SUBJECTS: Final[Mapping[str, Subject]] = {
     "cashassist": CASHASSIST,
@@ -211,6 +211,20 @@ def resource_of(reply: Reply) -> error_details_pb2.ResourceInfo:
     return found
 
 
+async def _check_pause(house: House, vendor: Vendor, trial: Trial) -> None:
+    """Until the time that was told is over, a repeat hears the same and the vendor hears nothing;
+    then it is over."""
+    vendor.recorder.seen.clear()
+    again = await house.call(trial.request)
+    first = trial.reply
+    assert (again.code, again.reason, again.outcome) == (first.code, first.reason, first.outcome)
+    assert again.is_replayed
+    assert first.retry_delay_s is not None and again.retry_delay_s is not None
+    assert 0 < again.retry_delay_s <= first.retry_delay_s
+    assert vendor.recorder.seen == []
+    house.move_on(again.retry_delay_s)
+
+
 async def check_truth(house: House, connection: str, trial: Trial) -> None:
     """When the vendor speaks for itself again, what is told of the booking is what its books say.
 
@@ -226,6 +240,8 @@ async def check_truth(house: House, connection: str, trial: Trial) -> None:
         assert again.is_replayed
         assert vendor.recorder.seen == []
     elif booking.state == types_pb2.BOOKING_STATE_RESERVED:
+        if trial.reply.reason == "PROVIDER_RATE_LIMITED":
+            await _check_pause(house, vendor, trial)
         again = await house.call(trial.request)
         assert again.is_ok, str(again)
     else:

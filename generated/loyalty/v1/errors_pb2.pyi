@@ -581,7 +581,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_PROVIDER_RATE_LIMITED: _ErrorReason.ValueType  # 29
     """The provider is being called too often. Nothing was sent by this call, or it was refused
-    unread. Repeat the same request_id after the time in RetryInfo.
+    unread. Repeat the same request_id after the time in RetryInfo, which is the rest of the pause
+    that the provider asked for, at most 300 seconds. A booking that is repeated sooner is not
+    sent: it is answered with the same refusal and what is left of the pause. The first repeat
+    after it is sent. CancelBooking need not wait.
 
     gRPC code: RESOURCE_EXHAUSTED.
 
@@ -1446,7 +1449,10 @@ Example:
 """
 ERROR_REASON_PROVIDER_RATE_LIMITED: ErrorReason.ValueType  # 29
 """The provider is being called too often. Nothing was sent by this call, or it was refused
-unread. Repeat the same request_id after the time in RetryInfo.
+unread. Repeat the same request_id after the time in RetryInfo, which is the rest of the pause
+that the provider asked for, at most 300 seconds. A booking that is repeated sooner is not
+sent: it is answered with the same refusal and what is left of the pause. The first repeat
+after it is sent. CancelBooking need not wait.
 
 gRPC code: RESOURCE_EXHAUSTED.
 

@@ -196,7 +196,9 @@ class _BookingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BookingS
     BOOKING_STATE_UNSPECIFIED: _BookingState.ValueType  # 0
     """Not given: the booking of an answer to validate_only."""
     BOOKING_STATE_RESERVED: _BookingState.ValueType  # 1
-    """The request_id is taken and nothing was sent so far. The same request_id may be repeated."""
+    """The request_id is taken and nothing was booked so far. The same request_id may be repeated;
+    where the provider asked for a pause, it is sent again when that is over.
+    """
     BOOKING_STATE_SENDING: _BookingState.ValueType  # 2
     """The request is on its way to the provider: an effect is possible."""
     BOOKING_STATE_IN_DOUBT: _BookingState.ValueType  # 3
@@ -220,7 +222,9 @@ class BookingState(_BookingState, metaclass=_BookingStateEnumTypeWrapper):
 BOOKING_STATE_UNSPECIFIED: BookingState.ValueType  # 0
 """Not given: the booking of an answer to validate_only."""
 BOOKING_STATE_RESERVED: BookingState.ValueType  # 1
-"""The request_id is taken and nothing was sent so far. The same request_id may be repeated."""
+"""The request_id is taken and nothing was booked so far. The same request_id may be repeated;
+where the provider asked for a pause, it is sent again when that is over.
+"""
 BOOKING_STATE_SENDING: BookingState.ValueType  # 2
 """The request is on its way to the provider: an effect is possible."""
 BOOKING_STATE_IN_DOUBT: BookingState.ValueType  # 3

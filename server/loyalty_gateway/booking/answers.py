@@ -1,8 +1,10 @@
 """What the caller is told of a booking that has no stored answer: one table, by state."""
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 
+from loyalty_gateway.booking.judge import PAUSE_S_MAX
 from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
 from loyalty_gateway.telemetry.redaction import redact
@@ -131,13 +133,7 @@ _BY_STATE: dict[State, _Row] = {
 assert set(_BY_STATE) == set(State), "every state is told"
 
 
-def error_for(
-    booking: Booking,
-    *,
-    now: datetime,
-    retry_after_s: float | None = None,
-    is_replayed: bool = False,
-) -> LoyaltyError:
+def error_for(booking: Booking, *, now: datetime, is_replayed: bool = False) -> LoyaltyError:
     """The error that a booking's state stands for."""
     row = _BY_STATE[booking.state]
     reason = row.reason or booking.reason or Reason.INTERNAL
@@ -148,12 +144,11 @@ def error_for(
             "CancelBooking closed this request_id before its call arrived; nothing was booked."
             " Use a new request_id for a new booking."
         )
+    retry_after_s: float | None = None
     if row.is_retried:
         retry_after_s = _until(booking.next_attempt_time, now)
     elif booking.state is State.RESERVED and reason in _RETRY_USEFUL:
-        retry_after_s = retry_after_s or _RETRY_DEFAULT_S
-    else:
-        retry_after_s = None
+        retry_after_s = _rest_of_pause(booking.not_before, now)
     return LoyaltyError(
         reason,
         message,
@@ -176,6 +171,14 @@ def _until(due: datetime | None, now: datetime) -> float:
     if due is None:
         return _RETRY_DEFAULT_S
     return min(60.0, max(_RETRY_DEFAULT_S, (due - now).total_seconds()))
+
+
+def _rest_of_pause(pause_end: datetime | None, now: datetime) -> float:
+    """Seconds until a repeat is sent again: whole ones, so that none comes a little too soon."""
+    if pause_end is None:
+        return _RETRY_DEFAULT_S
+    rest_s = math.ceil((pause_end - now).total_seconds())
+    return min(PAUSE_S_MAX, max(_RETRY_DEFAULT_S, rest_s))
 
 
 def refusal_of(booking: Booking, words: str = "") -> LoyaltyError:

@@ -257,7 +257,7 @@ class Flights:
                 failpoints.hit("after-settle")
             finally:
                 self._sending.discard(flying)
-        return Landed(settled, is_replayed=False, retry_after_s=verdict.retry_after_s)
+        return Landed(settled, is_replayed=False)
 
     async def _answer_known(self, known: Booking, asked: Booking, call: BookingCall) -> Answer:
         """Answers a repeat while new bookings are refused; a doubt may still end meanwhile."""
@@ -271,12 +271,7 @@ class Flights:
         booking = landed.booking
         if booking.is_answered:
             return Answer(self._sealed.answer_of(booking), booking.name, is_replayed)
-        raise error_for(
-            booking,
-            now=self._journal.now(),
-            retry_after_s=landed.retry_after_s,
-            is_replayed=is_replayed,
-        )
+        raise error_for(booking, now=self._journal.now(), is_replayed=is_replayed)
 
     def _keep(self, wish: Coroutine[Any, Any, object]) -> None:
         """Sees to it that a caller's wish is written down, although the caller has gone."""
@@ -310,7 +305,7 @@ class Flights:
 
 
 def _not_sent(reason: Reason, rule: str) -> Verdict:
-    return Verdict(StatusRow(reason, Fate.NOT_EXECUTED), rule, retry_after_s=1)
+    return Verdict(StatusRow(reason, Fate.NOT_EXECUTED), rule)
 
 
 async def _logged(wish: Coroutine[Any, Any, object]) -> None:

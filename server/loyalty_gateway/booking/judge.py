@@ -14,6 +14,9 @@ from loyalty_gateway.domain.errors import Fate, Proves, Reason
 from loyalty_gateway.domain.operations import InDoubtPolicy, Receipt, RecoveryMode
 from loyalty_gateway.providers.port import StatusRow
 
+PAUSE_S_MAX = 300.0
+"""No vendor's wish for a pause keeps a booking for longer, whatever an adapter hands on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -26,6 +29,7 @@ class Verdict:
     http_status: int | None = None
     provider_code: str = ""
     retry_after_s: float | None = None
+    """The pause that the vendor asked for; None where it asked for none."""
     request_text: str = ""
     answer_text: str = ""
     message: str = ""
@@ -223,8 +227,10 @@ def _not_executed(
         return replace(ended, state=State.NOT_EXECUTED, doubtful_attempts=0, settle_time=now)
     reserved = replace(ended, state=State.RESERVED, doubtful_attempts=0)
     if not booking.is_own_undo:
+        # During a pause it cannot be repeated, so its caller's time begins when that ends.
+        pause_end = _pause_end(verdict.retry_after_s, now)
         wait = timedelta(seconds=policy.abandon_reserved_s)
-        return replace(reserved, next_attempt_time=now + wait)
+        return replace(reserved, not_before=pause_end, next_attempt_time=(pause_end or now) + wait)
     # No caller repeats it, so recovery does.
     wait = timedelta(seconds=policy.wait_s(booking.recovery_tries, booking.booking_id))
     reserved = replace(
@@ -256,14 +262,21 @@ def counted_not_found(booking: Booking, now: datetime, policy: Policy) -> Bookin
 
 def _not_before(booking: Booking, retry_after_s: float | None, now: datetime) -> Booking:
     """The vendor asked for a pause, which callers who repeat must keep as well."""
-    if booking.next_attempt_time is None or retry_after_s is None:
+    pause_end = _pause_end(retry_after_s, now)
+    if booking.next_attempt_time is None or pause_end is None:
         return booking
-    asked_for = now + timedelta(seconds=retry_after_s)
     return replace(
         booking,
-        not_before=asked_for,
-        next_attempt_time=max(booking.next_attempt_time, asked_for),
+        not_before=pause_end,
+        next_attempt_time=max(booking.next_attempt_time, pause_end),
     )
+
+
+def _pause_end(retry_after_s: float | None, now: datetime) -> datetime | None:
+    """Until when the vendor does not want to hear of a booking; None where it did not say so."""
+    if retry_after_s is None:
+        return None
+    return now + timedelta(seconds=min(retry_after_s, PAUSE_S_MAX))
 
 
 def in_doubt(ended: Booking, now: datetime, means: Means, policy: Policy) -> Booking:

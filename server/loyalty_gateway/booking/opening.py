@@ -41,7 +41,6 @@ class Landed:
 
     booking: Booking
     is_replayed: bool
-    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +129,11 @@ class Openings:
         return self._drafts.again(replace(draft, order=replace(draft.order, prepared=prepared)))
 
     async def open_again(self, draft: Draft, known: Booking) -> Ready | Booking:
-        """RESERVED -> SENDING for a caller who repeats; the booking where another was faster."""
+        """RESERVED -> SENDING for a caller who repeats; the booking where another was faster, or
+        where the vendor asked for a pause that is not over."""
         if known.fingerprint != draft.booking.fingerprint:
+            return known
+        if known.not_before is not None and known.not_before > self._journal.now():
             return known
         assert known.doubtful_attempts == 0, "RESERVED means that nothing was booked"
         link = draft.link
@@ -157,6 +159,7 @@ class Openings:
             attempt_count=known.attempt_count + 1,
             doubtful_attempts=1,
             attempt_open=True,
+            not_before=None,
             target_hash=link.target_hash,
             recovery_mode=self._drafts.mode_of(link, draft.offer, order),
             # Nothing was booked so far, so the vendor's memory of the key starts anew.

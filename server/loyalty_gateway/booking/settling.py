@@ -10,6 +10,7 @@ from loyalty_gateway.booking.connections import Connections, Link
 from loyalty_gateway.booking.judge import Means, Policy, Verdict
 from loyalty_gateway.booking.moves import Moves, is_same_attempt
 from loyalty_gateway.booking.sealed import Sealed
+from loyalty_gateway.booking.story import pause_words
 from loyalty_gateway.booking.undo import (
     is_reversible,
     stands,
@@ -100,8 +101,9 @@ class Settling:
             after = judge.after_attempt(before, verdict, now, means, self._policy)
         attempt = _ended(before, ending.kind, verdict, now)
         try:
+            note = pause_words(after)
             settled = await self._moves.move(
-                self._moves.change(before, after, means, ending.actor, attempt)
+                self._moves.change(before, after, means, ending.actor, attempt, note)
             )
         except Exception:
             # The row was refused, so something in it came from outside and cannot be stored.

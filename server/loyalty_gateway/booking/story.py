@@ -1,6 +1,6 @@
 """Tells a booking's story in words, from the journal alone; it never guesses."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from loyalty_gateway.domain.booking import (
     TRANSITIONS,
@@ -139,7 +139,22 @@ def _next_step(booking: Booking) -> str:
         return _NEXT_BY_MODE[booking.recovery_mode]
     if booking.state is State.RESERVED and booking.is_own_undo:
         return "Nothing is undone so far. The gateway sends the undo again by itself."
+    if booking.state is State.RESERVED and booking.not_before is not None:
+        return (
+            f"Nothing is booked: {pause_words(booking)}. The caller may repeat the same"
+            " request_id, which is sent from then on and told to wait until then; if nobody does,"
+            " the booking is closed without effect."
+        )
     return _NEXT[booking.state]
+
+
+def pause_words(booking: Booking) -> str:
+    """Until when the vendor does not want to hear of a booking; empty where it did not say so."""
+    if booking.not_before is None:
+        return ""
+    # Rounded up like the wait that its caller is told.
+    end = booking.not_before.astimezone(UTC) + timedelta(microseconds=999_999)
+    return f"the vendor asked for a pause until {end:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _attempt_time(attempt: Attempt, history: list[HistoryEntry]) -> datetime:
