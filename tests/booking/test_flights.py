@@ -703,6 +703,7 @@ async def test_a_settle_that_cannot_be_written_leaves_the_send_in_progress_never
         await house.journal.fill_the_disk()
         gate.go.set()
         error = await caller
+        await until(lambda: house.link.in_flight == 0)
         state = (await house.get()).state
         await house.journal.clear_the_disk()
 
