@@ -24,6 +24,7 @@ from loyalty_gateway.domain.booking import Attempt, Booking, Intent, State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.domain.operations import Reference
 from loyalty_gateway.journal.journal import Journal
+from loyalty_gateway.journal.rows import is_row_of
 from loyalty_gateway.journal.writer import Change
 from loyalty_gateway.telemetry import metrics
 
@@ -81,7 +82,6 @@ class Moves:
         """Writes a change, for as long as that may help, and tells everybody who waits."""
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._limits.settle_retry_s
-        is_repeated = False
         while True:
             try:
                 has_landed = await self._journal.change(change)
@@ -95,7 +95,6 @@ class Moves:
                         error.message,
                     )
                     return change.before
-                is_repeated = True
                 await asyncio.sleep(_RETRY_EVERY_S)
         after = change.after
         if not has_landed:
@@ -106,16 +105,10 @@ class Moves:
                 return change.before
             assert found is not None, "bookings are not deleted"
             # A commit whose answer was lost has landed all the same.
-            is_ours = is_repeated and (found.epoch, found.state) == (after.epoch, after.state)
-            if not is_ours and is_same_attempt(change.before, found):
-                return found
-            if not is_ours:
-                log.error(
-                    "Booking %s was moved to %s by somebody else while %s was to be written",
-                    found.name,
-                    found.state,
-                    after.state,
-                )
+            if not is_row_of(found, after):
+                if is_same_attempt(change.before, found):
+                    return found
+                log.log(*_overtaken(change, found))
             after = found
         self._count(change.before, after)
         metrics.booking_settled(
@@ -249,6 +242,40 @@ class Moves:
         if link is not None:
             stands = (State.IN_DOUBT, State.NEEDS_REVIEW, State.REVERSING)
             link.unresolved_count += (after.state in stands) - (before.state in stands)
+
+
+def _overtaken(change: Change, found: Booking) -> tuple[int, str, str, State, State]:
+    """How loud, and in which words, it is told that a move did not land and another one did."""
+    before, after = change.before, change.after
+    names = (found.name, found.state, after.state)
+    if found.epoch <= before.epoch:
+        # Refused, and nobody has moved it: the journal has forgotten something, or has a bug.
+        return (
+            logging.ERROR,
+            "Booking %s stands at %s and was moved by nobody, and yet %s could not be written",
+            *names,
+        )
+    is_contradiction = (
+        change.attempt is not None
+        and after.is_final
+        and found.is_final
+        and after.outcome is not found.outcome
+        and found.state is not State.REVERSED
+    )
+    if is_contradiction:
+        return (
+            logging.ERROR,
+            "Booking %s was closed at %s by somebody else, while the vendor's answer made it %s;"
+            " compare the account's statement",
+            *names,
+        )
+    # Another replica, an operator or recovery was faster, which the epochs are there for. What an
+    # attempt ended with is lost with it, and tells of a lease that was too short.
+    return (
+        logging.INFO if change.attempt is None else logging.WARNING,
+        "Booking %s was moved to %s by somebody else before %s could be written",
+        *names,
+    )
 
 
 def _claim(before: Booking, after: Booking) -> Reference | None:

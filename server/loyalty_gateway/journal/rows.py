@@ -168,6 +168,11 @@ def changed_row(booking: Booking) -> dict[str, Any]:
     }
 
 
+def is_row_of(found: Booking, written: Booking) -> bool:
+    """Whether the row that was found is, in all that a change rewrites, the one to be written."""
+    return changed_row(found) == changed_row(written)
+
+
 def booking_row(booking: Booking) -> dict[str, Any]:
     """A whole row for an INSERT."""
     order = booking.order
