@@ -25,7 +25,7 @@ from loyalty_gateway.domain.operations import (
     Reference,
 )
 from loyalty_gateway.providers.port import Candidate, Finding
-from tests.booking.house import PATIENT, QUICK, House, open_house, until
+from tests.booking.house import PATIENT, QUICK, TENANT, House, open_house, until
 from tests.booking.vendor import (
     ASKED,
     MATCHED,
@@ -34,6 +34,7 @@ from tests.booking.vendor import (
     RESEND_IS_SAFE,
     SAFE_RESEND,
     TAG_IS_SHOWN,
+    Act,
     FakeVendor,
     Gate,
     books,
@@ -41,6 +42,7 @@ from tests.booking.vendor import (
     finds,
     finds_nothing,
     is_a_duplicate,
+    is_a_named_duplicate,
     is_silent,
     is_working_on_it,
     loses_the_answer,
@@ -231,11 +233,44 @@ async def test_a_duplicate_without_anything_to_ask_is_a_success_all_the_same(
     assert booking.applied == Money("CHF", 1000)
 
 
-async def test_a_duplicate_on_the_first_attempt_is_a_refusal(place: Place) -> None:
-    async with open_house(place, FakeVendor(is_a_duplicate)) as house:
+async def test_a_duplicate_whose_number_is_known_is_a_success_with_that_number(
+    place: Place,
+) -> None:
+    vendor = FakeVendor(loses_the_answer, is_a_named_duplicate)
+    async with open_house(place, vendor, policy=QUICK) as house:
+        await house.book()
+        booking = await house.get()
+
+        assert booking.state is State.SUCCEEDED
+        assert booking.references == (Reference("our-number", booking.outbound_id),)
+        found = await house.journal.find_by_reference(
+            TENANT, "main", "our-number", booking.outbound_id
+        )
+    assert found is not None and found.booking_id == booking.booking_id
+
+
+async def test_a_duplicates_own_number_is_kept_where_nothing_certain_is_found(
+    place: Place,
+) -> None:
+    offer = replace(ASKED, ways=(SAFE_RESEND,))
+    vendor = FakeVendor(
+        loses_the_answer, is_a_named_duplicate, offers={DEBIT: offer}, answers=[finds_nothing]
+    )
+    async with open_house(place, vendor, policy=QUICK) as house:
+        await house.book()
+        booking = await house.get()
+
+    assert booking.references == (Reference("our-number", booking.outbound_id),)
+
+
+@pytest.mark.parametrize("act", [is_a_duplicate, is_a_named_duplicate])
+async def test_a_duplicate_on_the_first_attempt_is_a_refusal(place: Place, act: Act) -> None:
+    async with open_house(place, FakeVendor(act)) as house:
         error = await house.fails()
+        booking = await house.get()
 
     assert (error.reason, error.is_final) == (Reason.PROVIDER_DECLINED, True)
+    assert booking.references == ()
 
 
 async def test_a_crash_while_it_asks_changes_nothing(place: Place) -> None:

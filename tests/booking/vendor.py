@@ -343,7 +343,11 @@ def refuses(
 
 
 def refusal(
-    reason: Reason, *, shows_earlier: bool = False, contradicts: bool = False
+    reason: Reason,
+    *,
+    shows_earlier: bool = False,
+    contradicts: bool = False,
+    receipt: Receipt | None = None,
 ) -> ProviderError:
     """A documented refusal, as the adapter raises it."""
     return ProviderError(
@@ -358,7 +362,14 @@ def refusal(
         rule=f"refusal: {reason}",
         http_status=409,
         provider_code=reason.lower(),
+        receipt=receipt,
     )
+
+
+async def is_a_named_duplicate(vendor: FakeVendor, send: Send) -> Executed:
+    """The vendor has had this booking, under the number that was given to it."""
+    receipt = Receipt((Reference("our-number", send.outbound_id),))
+    raise refusal(Reason.PROVIDER_DECLINED, shows_earlier=True, receipt=receipt)
 
 
 async def is_a_duplicate(vendor: FakeVendor, send: Send) -> Executed:

@@ -236,3 +236,23 @@ async def _check_replay(house: House, cell: Cell, request: Any, body: bytes) -> 
         answered.final,
     )
     assert list(shown.provider_references) == list(answered.provider_references)
+
+
+async def test_an_earning_that_a_duplicate_proves_has_the_number_that_it_was_given(
+    house: House,
+) -> None:
+    """Its first answer is lost and the repeat is refused, so no answer ever named it."""
+    request = await ask(house, ("Points.EarnPoints", "loyalife"))
+    before = house.vendors["loyalife"].books
+
+    reply = await house.call(request, fault="lost-after")
+
+    assert reply.is_ok, str(reply)
+    assert len(house.vendors["loyalife"].books.effects_since(before)) == 1
+    story = await house.caller.explain(request.request_id)  # type: ignore[attr-defined]
+    attempts = [step.attempt for step in story.steps if step.HasField("attempt")]
+    assert [it.provider_code for it in attempts] == ["", "E201"]
+    [reference] = reply.booking.provider_references
+    assert reference.kind == "transaction_id" and reference.value.startswith("LG-")
+    found = await house.call(bookings_pb2.GetBookingRequest(name=reply.booking.name))
+    assert list(found.booking.provider_references) == [reference]

@@ -70,6 +70,7 @@ class Attempts:
             verdict = Verdict(
                 error.status,
                 error.rule,
+                receipt=error.receipt if error.status.shows_earlier else None,
                 http_status=error.http_status,
                 provider_code=error.provider_code,
                 retry_after_s=error.retry_after_s,

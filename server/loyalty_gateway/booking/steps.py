@@ -20,7 +20,7 @@ from loyalty_gateway.booking.settling import NO_END, Ending, Settling
 from loyalty_gateway.booking.undo import decided, undoes
 from loyalty_gateway.domain.booking import Attempt, AttemptKind, Booking, Intent, State
 from loyalty_gateway.domain.errors import Reason
-from loyalty_gateway.domain.operations import Order, Receipt, RecoveryMode
+from loyalty_gateway.domain.operations import Order, RecoveryMode
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.writer import Change, Opening, unavailable
 from loyalty_gateway.providers.port import Question, Send
@@ -234,7 +234,7 @@ class Steps:
             return verdict
         certain = [it.receipt for it in finding.candidates if it.is_certain]
         fits = len(certain) == 1 and judge.echo_fits(booking, certain[0], link.means(booking))
-        return replace(verdict, receipt=certain[0] if fits else Receipt())
+        return replace(verdict, receipt=certain[0]) if fits else verdict
 
     async def _ask(
         self,

@@ -51,7 +51,9 @@ class ProviderError(Exception):
     """A vendor call that did not succeed, already translated by the TRANSPORT or STATUS table.
 
     `rule` names the table row that was applied (for ExplainBooking), `request_text` and
-    `answer_text` are redacted and short. The message is ours and free of vendor text.
+    `answer_text` are redacted and short. The message is ours and free of vendor text. `receipt` is
+    for a refusal that shows an earlier attempt, where what that one is called is known without
+    asking.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ProviderError(Exception):
         retry_after_s: float | None = None,
         request_text: str = "",
         answer_text: str = "",
+        receipt: Receipt | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -75,6 +78,7 @@ class ProviderError(Exception):
         self.retry_after_s = retry_after_s
         self.request_text = request_text
         self.answer_text = answer_text
+        self.receipt = receipt
 
 
 class NotShown(LookupError):

@@ -262,10 +262,11 @@ class TestReversals:
         player.stage.settings = settings
         order = redemption()
         undo = reversal(order, (await book(adapter, order)).receipt)
-        await book(adapter, undo, UNDO_KEY)
+        undone = await book(adapter, undo, UNDO_KEY)
         error = await refused(adapter, undo, UNDO_KEY, attempt=2)
         assert (error.status.reason, error.provider_code) == (Reason.ALREADY_REVERSED, "302")
         assert error.status.shows_earlier
+        assert error.receipt == undone.receipt
         assert effects(player) == [("redeem", -1000), ("reversal", 1000)]
 
     @pytest.mark.parametrize(
@@ -332,6 +333,8 @@ class TestReversals:
         await book(adapter, undo, UNDO_KEY)
         error = await refused(adapter, undo, UNDO_KEY, attempt=2)
         assert error.status.shows_earlier
+        assert error.receipt is not None
+        assert error.receipt.references == (Reference("transaction_id", f"LG-{UNDO_KEY}"),)
         assert effects(player) == [("earn", 12), ("take_back", -12)]
 
     async def test_what_was_taken_for_the_undo_of_a_redemption_is_not_sent_twice(
@@ -400,6 +403,9 @@ class TestEarning:
         error = await refused(adapter, purchase(), attempt=2)
         assert error.provider_code == "E201"
         assert error.status.shows_earlier
+        # The number is ours, so the earlier attempt has it for certain.
+        assert error.receipt is not None
+        assert error.receipt.references == (Reference("transaction_id", f"LG-{KEY}"),)
         assert effects(player) == [("earn", 12)]
 
     async def test_a_repeat_earns_again_where_it_does_not(

@@ -133,8 +133,7 @@ class PointBookings:
             body=bookings.encode_reversal(self._programme, account_id, merchant, guid),
             fault=send.fault,
         )
-        answered = await self._session.exchange(asked, bookings.decode_done)
-        return _executed(answered, Receipt((Reference(bookings.REVERSAL_OF, guid),)))
+        return await self._book(asked, Receipt((Reference(bookings.REVERSAL_OF, guid),)))
 
     async def prepare_redemption(self, order: Order) -> tuple[tuple[str, str], ...]:
         """The merchant and the kind that a redemption will name; asks the vendor nothing.
@@ -345,8 +344,18 @@ class PointBookings:
             body=body,
             fault=send.fault,
         )
-        answered = await self._session.exchange(asked, bookings.decode_done)
-        return _executed(answered, Receipt((Reference(bookings.TRANSACTION_ID, number),)))
+        return await self._book(asked, Receipt((Reference(bookings.TRANSACTION_ID, number),)))
+
+    async def _book(self, asked: Asked, receipt: Receipt) -> Executed:
+        """Sends what the vendor has no number of its own for: its receipt is known beforehand, and
+        is that of an earlier attempt as well where the answer shows one."""
+        try:
+            answered = await self._session.exchange(asked, bookings.decode_done)
+        except ProviderError as error:
+            if error.status.shows_earlier:
+                error.receipt = receipt
+            raise
+        return _executed(answered, receipt)
 
     def _kind(self, order: Order) -> int:
         kind = order.find_prepared(KIND)
