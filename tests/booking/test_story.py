@@ -5,20 +5,23 @@ from dataclasses import replace
 
 import pytest
 
-from loyalty_gateway.booking.calls import BookingKey
+from loyalty_gateway.booking.calls import BookingKey, Decision
 from loyalty_gateway.booking.story import _FAULTS
 from loyalty_gateway.domain.booking import State, Story, WhoseFault
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from tests.booking.house import CARD, QUICK, TENANT, House, failure, open_house
 from tests.booking.test_recovery import (
     BOOKED,
+    NOT_BOOKED,
     crashed_while_resending,
     crashed_while_sending,
     kicked_to,
     resolve,
 )
+from tests.booking.test_undo import a_house, a_vendor
 from tests.booking.vendor import (
     FakeVendor,
+    Gate,
     books,
     breaks,
     contradicts,
@@ -262,6 +265,43 @@ async def test_a_process_that_died_while_resending_is_told_where_it_happened(
         strict=True,
     ):
         has(line, words)
+
+
+@pytest.mark.parametrize(
+    ("decision", "state"), [(BOOKED, State.REVERSED), (NOT_BOOKED, State.SUCCEEDED)]
+)
+async def test_what_is_undone_says_that_a_person_has_to_decide_about_its_undo(
+    place: Place, decision: Decision, state: State
+) -> None:
+    async with a_house(place, a_vendor(books, loses_the_answer), promises={}) as house:
+        await house.book()
+        await failure(house.undo())
+        undo = await house.get("undo-0001")
+        waiting = await told(house)
+        await resolve(house, decision, request_id="undo-0001")
+        after = await told(house)
+
+    assert (waiting.booking.state, undo.state) == (State.REVERSING, State.NEEDS_REVIEW)
+    has(waiting.next_step, "waits for a person", undo.name, "`loyalty bookings resolve`")
+    assert waiting.next_time is None, "no machine has a step to take"
+    assert after.booking.state is state
+    assert "person" not in after.next_step
+
+
+async def test_what_is_undone_by_a_machine_waits_for_no_person(place: Place) -> None:
+    gate = Gate()
+    async with a_house(place, a_vendor(books, gate)) as house:
+        await house.book()
+        undoing = asyncio.create_task(house.undo())
+        await gate.arrived.wait()
+        story = await told(house)
+        gate.go.set()
+        await undoing
+
+    assert story.booking.state is State.REVERSING
+    has(story.next_step, "under way")
+    assert "person" not in story.next_step
+    assert story.next_time is not None
 
 
 async def test_an_unknown_booking_has_no_story(place: Place) -> None:

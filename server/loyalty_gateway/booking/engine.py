@@ -37,9 +37,10 @@ from loyalty_gateway.booking.recovery import Recovery
 from loyalty_gateway.booking.sealed import Sealed
 from loyalty_gateway.booking.settling import Settling
 from loyalty_gateway.booking.steps import Steps
+from loyalty_gateway.booking.undo import undoes
 from loyalty_gateway.booking.verifying import Verifying
 from loyalty_gateway.booking.watching import Watchers
-from loyalty_gateway.domain.booking import Answer, AnswerCodec, Booking, Story
+from loyalty_gateway.domain.booking import Answer, AnswerCodec, Booking, State, Story
 from loyalty_gateway.domain.operations import CredentialsFacts
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.sealing import Keyring
@@ -198,7 +199,11 @@ class Engine:
         """A booking's story in words. Raises LoyaltyError NOT_FOUND."""
         booking = await self._shown(await self._closing.get(tenant, key))
         history, attempts = await self._journal.story(tenant, booking.booking_id)
-        return story.tell(booking, list(history), list(attempts))
+        undos: list[Booking] = []
+        if booking.state is State.REVERSING:
+            following = await self._journal.following(tenant, [booking.name])
+            undos = [it for it in following if undoes(it)]
+        return story.tell(booking, list(history), list(attempts), undos)
 
     async def connections(self, tenant: str) -> tuple[ConnectionFacts, ...]:
         """See Reads.connections."""

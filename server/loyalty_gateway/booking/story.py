@@ -1,5 +1,6 @@
 """Tells a booking's story in words, from the journal alone; it never guesses."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from loyalty_gateway.domain.booking import (
@@ -115,8 +116,16 @@ _QUESTION_WORDS: dict[Fate, str] = {
 }
 
 
-def tell(booking: Booking, history: list[HistoryEntry], attempts: list[Attempt]) -> Story:
-    """The story so far; steps are in the order in which they happened."""
+def tell(
+    booking: Booking,
+    history: list[HistoryEntry],
+    attempts: list[Attempt],
+    undos: Sequence[Booking] = (),
+) -> Story:
+    """The story so far; steps are in the order in which they happened.
+
+    `undos` are the bookings that were opened to undo it, which it may have to wait for.
+    """
     dated = [(entry.time, 1, Step(entry.time, _history_words(booking, entry))) for entry in history]
     for attempt in attempts:
         time = _attempt_time(attempt, history)
@@ -125,16 +134,31 @@ def tell(booking: Booking, history: list[HistoryEntry], attempts: list[Attempt])
         order = 2 if attempt.end_time is None else 0
         dated.append((time, order, Step(time, _attempt_words(booking, attempt), attempt)))
     steps = tuple(step for _, _, step in sorted(dated, key=lambda item: item[:2]))
+    parked = _parked_undo(booking, undos)
     return Story(
         booking,
         steps,
         _whose_fault(booking, attempts),
-        _next_step(booking),
-        booking.next_attempt_time,
+        _next_step(booking, parked),
+        # Whoever decides may take days; that a machine looks in between moves nothing.
+        booking.next_attempt_time if parked is None else None,
     )
 
 
-def _next_step(booking: Booking) -> str:
+def _parked_undo(booking: Booking, undos: Sequence[Booking]) -> Booking | None:
+    """The undo that a person has to decide about before this booking can move, if there is one."""
+    if booking.state is not State.REVERSING:
+        return None
+    return next((undo for undo in undos if undo.state is State.NEEDS_REVIEW), None)
+
+
+def _next_step(booking: Booking, parked: Booking | None) -> str:
+    if parked is not None:
+        return (
+            f"It waits for a person: no machine can find out whether {parked.name} has undone it."
+            " Compare the account's statement at the vendor, then record the truth about"
+            f" {parked.name} with `loyalty bookings resolve`; this booking follows at once."
+        )
     if booking.state is State.IN_DOUBT:
         return _NEXT_BY_MODE[booking.recovery_mode]
     if booking.state is State.RESERVED and booking.is_own_undo:

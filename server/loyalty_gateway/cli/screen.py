@@ -28,7 +28,7 @@ _NARROW_WIDTH = 100
 
 STATE_WORDS: dict[str, tuple[str, str]] = {
     "UNSPECIFIED": ("only checked, nothing written", "dim"),
-    "RESERVED": ("nothing was sent so far; the same request_id may be repeated", "yellow"),
+    "RESERVED": ("nothing was booked so far; the same request_id may be repeated", "yellow"),
     "SENDING": ("on its way to the provider; an effect is possible", "yellow"),
     "IN_DOUBT": ("the answer is missing or proves nothing; the gateway is finding out", "yellow"),
     "REVERSING": ("being undone", "yellow"),
