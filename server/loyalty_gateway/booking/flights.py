@@ -33,8 +33,6 @@ from loyalty_gateway.telemetry.spans import booking_span
 
 log = logging.getLogger(__name__)
 
-_HOLD_POLL_S = 0.2
-
 
 class Flights:
     """Bookings of this process. Reads stand in reads.py, stories in story.py."""
