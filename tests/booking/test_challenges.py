@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from loyalty_gateway.booking import recovery
 from loyalty_gateway.booking.calls import (
     AccountKey,
     ChallengeCall,
@@ -31,7 +32,7 @@ from loyalty_gateway.domain.operations import (
     Operation,
     Person,
 )
-from loyalty_gateway.journal.journal import ChallengeState
+from loyalty_gateway.journal.journal import Challenge, ChallengeState
 from loyalty_gateway.providers.port import (
     CodeCheck,
     CodeWish,
@@ -898,3 +899,30 @@ async def test_no_code_password_phone_or_handle_stands_in_the_journal_or_a_log(
         assert secret.encode() not in written
         assert secret not in caplog.text
         assert secret not in "".join(told)
+
+
+async def test_a_server_prunes_challenges_that_expired_long_ago_by_itself(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their request_ids never return, so nothing else would."""
+    monkeypatch.setattr(recovery, "_PRUNE_EVERY_S", 0.0)
+    monkeypatch.setattr(recovery, "_PRUNED_MAX", 2)
+    names = [f"link-{number:04}" for number in range(5)]
+    async with open_house(place) as house:
+        long_ago = house.journal.now() - timedelta(hours=2)
+        for name in names:
+            old = Challenge(
+                tenant=TENANT,
+                request_id=name,
+                fingerprint=b"fingerprint",
+                connection="main",
+                create_time=long_ago,
+                expire_time=long_ago,
+            )
+            await house.journal.open_challenge(old)
+
+        async def are_gone() -> bool:
+            house.engine._recovery.wake()
+            return not any([await house.journal.find_challenge(TENANT, it) for it in names])
+
+        await until(are_gone)

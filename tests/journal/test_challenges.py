@@ -1,11 +1,12 @@
 """A request for a code is one row under its request_id until it expires."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from loyalty_gateway.domain.errors import Reason
@@ -99,3 +100,48 @@ async def test_an_expired_row_may_be_taken_anew_and_its_late_end_is_not_written(
     assert (await journal.open_challenge(new)).is_new
     assert not await journal.settle_challenge(replace(old, state=ChallengeState.ISSUED))
     assert await journal.find_challenge(TENANT, "code-0001") == new
+
+
+HOUR_S = 3_600.0
+
+
+async def stand(journal: HookedJournal, request_ids: Sequence[str]) -> list[bool]:
+    return [await journal.find_challenge(TENANT, it) is not None for it in request_ids]
+
+
+async def test_what_expired_an_hour_ago_is_pruned_and_nothing_else(
+    journal: HookedJournal,
+) -> None:
+    lives = {"alive": HOUR_S, "just expired": -60, "long expired": -HOUR_S - 60}
+    for request_id, life_s in lives.items():
+        await journal.open_challenge(a_challenge(journal, life_s, request_id=request_id))
+    await journal.open_challenge(a_challenge(journal, -2 * HOUR_S, tenant="another"))
+
+    assert not await journal.prune_challenges(TENANT, 100), "there are no more"
+    assert await stand(journal, list(lives)) == [True, True, False]
+    assert await journal.find_challenge("another", "code-0001") is not None
+
+
+async def test_many_are_pruned_a_few_at_a_time(journal: HookedJournal) -> None:
+    names = [f"code-{number}" for number in range(5)]
+    for name in names:
+        await journal.open_challenge(a_challenge(journal, -2 * HOUR_S, request_id=name))
+
+    assert await journal.prune_challenges(TENANT, 2)
+    assert sum(await stand(journal, names)) == 3
+    assert await journal.prune_challenges(TENANT, 2)
+    assert not await journal.prune_challenges(TENANT, 2)
+    assert sum(await stand(journal, names)) == 0
+
+
+async def test_replicas_that_prune_at_one_moment_do_not_wait_for_each_other(
+    postgres_dsn: str,
+) -> None:
+    async with open_journal(postgres_dsn) as journal:
+        for name in ("code-1", "code-2"):
+            await journal.open_challenge(a_challenge(journal, -2 * HOUR_S, request_id=name))
+        async with await psycopg.AsyncConnection.connect(postgres_dsn) as other:
+            await other.execute(b"DELETE FROM challenge WHERE request_id = 'code-1'")
+            assert not await journal.prune_challenges(TENANT, 100)
+
+        assert await stand(journal, ["code-1", "code-2"]) == [False, False]

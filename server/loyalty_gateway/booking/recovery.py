@@ -24,6 +24,8 @@ _LOOK_AT_LEAST_EVERY_S = 5.0
 _REST_MIN_S = 0.05
 _AFTER_FAILURE_S = 1.0
 _KICK_EVERY_S = 1.0
+_PRUNE_EVERY_S = 60.0
+_PRUNED_MAX = 500
 
 
 class Recovery:
@@ -54,10 +56,12 @@ class Recovery:
         self._put_off: dict[str, Booking] = {}
         self._wake = asyncio.Event()
         self._due: datetime | None = None
+        self._pruned_s = 0.0
         self._task: asyncio.Task[None] | None = None
         watchers.attach(self)
 
     def start(self) -> None:
+        self._pruned_s = asyncio.get_running_loop().time()
         self._task = asyncio.create_task(self._run())
 
     async def stop(self, timeout_s: float) -> None:
@@ -116,6 +120,7 @@ class Recovery:
             try:
                 looked_at = await self._look()
                 await self._count()
+                await self._prune()
                 await self._rest(looked_at)
             except LoyaltyError as error:
                 log.warning("Recovery could not read the journal: %s", error.message)
@@ -163,6 +168,14 @@ class Recovery:
                 if booking.booking_id not in self._busy:
                     self._launch(booking)
         return now
+
+    async def _prune(self) -> None:
+        """Nobody asks for an expired challenge but by its request_id, so they would stay."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._pruned_s < _PRUNE_EVERY_S:
+            return
+        if not await self._journal.prune_challenges(self._tenant, _PRUNED_MAX):
+            self._pruned_s = now_s
 
     def _paused(self) -> list[str]:
         return [link.connection for link in self._connections if link.is_paused]

@@ -90,6 +90,22 @@ def find_challenge(connection: Connection, tenant: str, request_id: str) -> Chal
     return None if row is None else _challenge(row)
 
 
+def prune_challenges(connection: Connection, tenant: str, before: datetime, limit: int) -> int:
+    """Deletes rows that expired before then, at most `limit` of them; how many it were.
+
+    There is no index by time: the table holds what lives, and little else as long as this runs.
+    """
+    table = schema.challenge
+    are_expired = table.c.tenant == tenant, table.c.expire_time < to_us(before)
+    # What another replica prunes at this moment is left to it.
+    wanted = select(table.c.request_id).where(*are_expired).limit(limit)
+    expired = connection.execute(wanted.with_for_update(skip_locked=True)).scalars().all()
+    if expired:
+        # Taken anew since then, it lives.
+        connection.execute(table.delete().where(*are_expired, table.c.request_id.in_(expired)))
+    return len(expired)
+
+
 def _key(challenge: Challenge) -> tuple[Any, Any]:
     table = schema.challenge
     return table.c.tenant == challenge.tenant, table.c.request_id == challenge.request_id

@@ -26,6 +26,7 @@ from loyalty_gateway.journal.challenges import (
     OpenedChallenge,
     find_challenge,
     open_challenge,
+    prune_challenges,
     settle_challenge,
 )
 from loyalty_gateway.journal.references import find_holder, find_holders, taken_by_others
@@ -58,6 +59,8 @@ _OPEN = [State.SENDING, State.IN_DOUBT, State.REVERSING, State.RESERVED]
 _READERS = 4
 _BACKGROUND_READERS = 2
 _ALONE_POLL_S = 0.2
+_KEPT_EXPIRED = timedelta(hours=1)
+"""Longer than anybody who saw a challenge alive goes on with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +221,17 @@ class Journal:
         """
         has_landed: bool = await self._writer.run(partial(settle_challenge, challenge=challenge))
         return has_landed
+
+    async def prune_challenges(self, tenant: str, limit: int) -> bool:
+        """Deletes challenges that expired an hour ago or more, at most `limit` of them.
+
+        Whether there may be more of them.
+        """
+        work = partial(
+            prune_challenges, tenant=tenant, before=self.now() - _KEPT_EXPIRED, limit=limit
+        )
+        count: int = await self._writer.run(work)
+        return count == limit
 
     # --- reads ----------------------------------------------------------------------------
 
