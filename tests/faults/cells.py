@@ -13,6 +13,7 @@ from tests.e2e.house import until
 from tests.e2e.wanted import MOVES, UNDOES, BookingRequest
 from tests.faults.database import Held, read_held, read_moves
 from tests.faults.fleet import CLEAN, KILLED, Replica
+from tests.faults.history import percentile
 from tests.faults.lane import LEASE_S, Lane
 from tests.faults.load import Caller, share_out
 from tests.faults.report import Result
@@ -304,6 +305,7 @@ async def random_kills(lane: Lane) -> None:
     if not replica.is_up.is_set():
         await lane.start(replica)
     async with lane.cell("random kills") as result:
+        starts = len(replica.ready_s)
 
         async def harm(ends_at: float) -> None:
             while time.monotonic() < ends_at - 1 or result.kills < KILLS_MIN:
@@ -313,6 +315,9 @@ async def random_kills(lane: Lane) -> None:
                 await lane.start(replica)
 
         await under_load(lane, result, "random kills", 8, lane.random_s, harm)
+        ready_s = tuple(sorted(replica.ready_s[starts:]))
+        result.facts["ready_p50_s"] = percentile(ready_s, 0.5)
+        result.facts["ready_p95_s"] = percentile(ready_s, 0.95)
         result.require(result.kills >= KILLS_MIN, f"only {result.kills} kills")
 
 

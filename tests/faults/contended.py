@@ -135,6 +135,8 @@ def _cross(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as observer, psycopg.connect(dsn) as rival:
         _wait(lambda: len(_read_ids(observer)) >= AT_ONCE)
         ids = _read_ids(observer)
+        # Whoever looks first is ended: the gateway is to be the one.
+        rival.execute(b"SET deadlock_timeout = '30s'")
         rival.execute(_LOCK, (ids[-1:],))
         rival.execute(b"SAVEPOINT rest")
         rival.execute(_LOCK, (ids[:-1],))
@@ -147,7 +149,7 @@ def _cross(dsn: str) -> None:
         try:
             rival.execute(_LOCK, (ids[:-1],))
         except psycopg.errors.DeadlockDetected:
-            # Either of the two may be the one that is ended; the other goes on.
+            # Somebody else looked first.
             rival.rollback()
     time.sleep(1.0)
 

@@ -189,7 +189,11 @@ DATABASES: Final = (
         "D3",
         "nothing comes through and nothing is closed, for seconds",
         "callers are told within their time; ready again by itself",
-        ("tests.faults.broken_databases.black_holes",),
+        (
+            "tests.faults.broken_databases.black_holes",
+            "tests.journal.test_silence.test_nothing_is_sent_while_the_journal_is_silent",
+            "tests.e2e.test_silent_journal.test_sigterm_ends_a_server_in_good_order_although_its_journal_is_silent",
+        ),
     ),
     Row(
         "D4",
