@@ -11,7 +11,7 @@ from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.journal.rows import is_row_of
 from loyalty_gateway.journal.writer import Change, unavailable
-from tests.booking.house import House, open_house
+from tests.booking.house import House, open_house, until
 from tests.booking.test_undo import a_house, a_vendor
 from tests.booking.vendor import Act, FakeVendor, books, limits_the_rate, loses_the_answer, refuses
 from tests.postgres import Place
@@ -140,6 +140,7 @@ async def test_an_attempts_end_that_came_too_late_is_a_warning(
             ),
         )
         await house.fails(within_s=0.8)
+        await until(lambda: house.link.in_flight == 0)
 
         assert (await house.get()).state is State.IN_DOUBT
     [(level, words)] = told(caplog)
@@ -185,6 +186,7 @@ async def test_a_move_that_is_refused_although_nobody_moved_the_booking_is_an_er
 
         house.journal.change = change  # type: ignore[method-assign]
         await house.fails(within_s=0.8)
+        await until(lambda: house.link.in_flight == 0)
 
         assert (await house.get()).state is State.SENDING
     [(level, words)] = told(caplog)

@@ -9,7 +9,7 @@ from loyalty_gateway.booking.calls import BookingKey, Decision
 from loyalty_gateway.booking.story import _FAULTS
 from loyalty_gateway.domain.booking import State, Story, WhoseFault
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
-from tests.booking.house import CARD, QUICK, TENANT, House, failure, open_house
+from tests.booking.house import CARD, QUICK, TENANT, House, failure, open_house, until
 from tests.booking.test_recovery import (
     BOOKED,
     NOT_BOOKED,
@@ -220,6 +220,7 @@ async def test_a_caller_who_left_is_told_as_a_send_that_did_not_leave(place: Pla
 async def test_a_bug_of_ours_is_ours_and_shows_nothing_of_itself(place: Place) -> None:
     async with open_house(place, FakeVendor(breaks)) as house:
         await house.fails(within_s=0.4)
+        await until(lambda: house.link.in_flight == 0)
         story = await told(house)
 
     assert story.whose_fault is WhoseFault.GATEWAY
