@@ -124,6 +124,8 @@ VENDORS: Final = (
             *_VENDOR,
             "tests.providers.test_status.test_retry_after_is_from_one_second_to_five_minutes",
             "tests.booking.test_recovery.test_a_vendor_that_asks_recovery_for_patience_is_left_in_peace",
+            "tests.vendors.test_pause.test_the_first_repeat_after_a_pause_is_sent_and_books_once",
+            "tests.vendors.test_pause.test_a_crowd_of_repeats_into_a_pause_costs_the_vendor_no_request",
         ),
         faults=("429", "429-bare", "429-date", "429-far", "429-negative", "429-text"),
     ),
