@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,8 @@ ANSWER_LIMIT_S: Final = 12.0
 """Longer than any deadline of the callers: who is told nothing by then hangs."""
 FULL_LIMIT_S: Final = 20.0
 TMPFS_KIB: Final = 16_384
+CLOCK_STEPS_S: Final = (3_600, -3_600, 600, -600)
+APART_S: Final = 3.0
 
 
 async def cuts(lane: Lane) -> None:
@@ -193,7 +196,7 @@ async def clocks(lane: Lane) -> None:
     """The machine's clock is set an hour or ten minutes back or forth between two lives."""
     replica = lane.only
     async with lane.cell("clock steps") as result:
-        for step_s in (3_600, -3_600, 600, -600):
+        for step_s in CLOCK_STEPS_S:
             if replica.is_up.is_set():
                 await replica.kill()
             replica.clock_step_s = step_s
@@ -213,13 +216,15 @@ async def clocks(lane: Lane) -> None:
 
 
 async def rolling_restarts(lane: Lane) -> None:
-    """Every replica is ended in good order and started again, one after the other."""
+    """Every replica is ended in good order and started again, one after the other, each with a
+    clock of its own from then on."""
     await asyncio.gather(*(lane.start(it) for it in lane.fleet.replicas if not it.is_up.is_set()))
     async with lane.cell("rolling restart") as result:
 
         async def harm(ends_at: float) -> None:
-            for replica in lane.fleet.replicas:
+            for replica, step_s in zip(lane.fleet.replicas, cycle(CLOCK_STEPS_S), strict=False):
                 await asyncio.sleep(0.7)
+                replica.clock_step_s = step_s
                 replica.is_up.clear()
                 replica.child.signal(signal.SIGTERM)
                 code = await replica.end()
@@ -227,7 +232,8 @@ async def rolling_restarts(lane: Lane) -> None:
                 if code:
                     result.violations.append(f"{replica.name} ended with {code} on SIGTERM")
                 await lane.start(replica)
-            await asyncio.sleep(0.7)
+            # Long enough for doubts to be taken over by a clock that is an hour off.
+            await asyncio.sleep(APART_S)
 
         await under_load(lane, result, "rolling", 12, lane.random_s, harm)
         result.require(result.kills == len(lane.fleet.replicas), "not every replica was ended")

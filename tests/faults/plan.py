@@ -264,9 +264,10 @@ TIMES: Final = (
     ),
     Row(
         "T2",
-        "a replica's clock differs from the database's",
-        "what is stored has the database's time",
+        "the clocks of replicas are hours apart, and apart from the database's",
+        "what is stored has the database's time; nothing is taken over too early or too late",
         (
+            "tests.faults.broken_databases.rolling_restarts",
             "tests.booking.test_replicas.test_what_is_stored_has_the_databases_time_whatever_this_machine_believes",
         ),
     ),
