@@ -62,7 +62,7 @@ async def resolve(
 
 async def doubt(house: House, request_id: str = "sale-0001") -> Booking:
     """A booking that its caller left in doubt."""
-    await house.fails(request_id, within_s=0.4)
+    await house.fails(request_id, within_s=0.8)
     return await house.get(request_id)
 
 
