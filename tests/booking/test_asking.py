@@ -263,6 +263,22 @@ async def test_a_duplicates_own_number_is_kept_where_nothing_certain_is_found(
     assert booking.references == (Reference("our-number", booking.outbound_id),)
 
 
+async def test_a_duplicate_whose_details_cannot_be_asked_for_is_a_success_all_the_same(
+    place: Place,
+) -> None:
+    """The vendor's word that it booked stands, whatever it is called there."""
+    offer = replace(ASKED, ways=(SAFE_RESEND,))
+    vendor = FakeVendor(
+        loses_the_answer, is_a_duplicate, offers={DEBIT: offer}, answers=[is_silent]
+    )
+    async with open_house(place, vendor, policy=QUICK) as house:
+        await house.book()
+        booking = await house.get()
+
+    assert (booking.state, booking.references) == (State.SUCCEEDED, ())
+    assert len(vendor.effects) == 1
+
+
 @pytest.mark.parametrize("act", [is_a_duplicate, is_a_named_duplicate])
 async def test_a_duplicate_on_the_first_attempt_is_a_refusal(place: Place, act: Act) -> None:
     async with open_house(place, FakeVendor(act)) as house:

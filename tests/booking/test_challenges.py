@@ -32,7 +32,9 @@ from loyalty_gateway.domain.operations import (
     Operation,
     Person,
 )
+from loyalty_gateway.journal import schema
 from loyalty_gateway.journal.journal import Challenge, ChallengeState
+from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.providers.port import (
     CodeCheck,
     CodeWish,
@@ -533,6 +535,59 @@ async def test_a_paused_connection_sends_no_code_and_answers_a_known_challenge(
 
     assert first == again
     assert (error.reason, error.fate) == (Reason.CONNECTION_PAUSED, Fate.NOT_EXECUTED)
+    assert len(vendor.wishes) == 1
+
+
+async def test_a_challenge_that_another_process_has_under_way_is_told_while_none_is_sent_here(
+    place: Place,
+) -> None:
+    vendor = CodeVendor()
+    async with open_house(place, vendor, is_paused=True) as house:
+        wish = house.engine._challenges._wish(a_wish())
+        await house.journal.open_challenge(wish.challenge)
+        error = await create_fails(house)
+
+    assert (error.reason, error.fate) == (Reason.PROVIDER_PENDING, Fate.UNKNOWN)
+    assert not error.is_retry_forbidden
+    assert vendor.wishes == []
+
+
+async def test_a_challenge_whose_row_is_gone_while_it_is_waited_for_is_not_sent_anew(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It expired and was cleared away; nobody knows here whether its code was sent."""
+    monkeypatch.setattr("loyalty_gateway.booking.challenges._OTHERS_POLL_S", 0.01)
+    vendor = CodeVendor()
+    async with open_house(place, vendor) as house:
+        wish = house.engine._challenges._wish(a_wish())
+        await house.journal.open_challenge(wish.challenge)
+        find = house.journal.find_challenge
+
+        async def finds_it_gone(tenant: str, request_id: str) -> Challenge | None:
+            await house.journal.on_the_writers_connection(
+                lambda connection: connection.execute(schema.challenge.delete())
+            )
+            return await find(tenant, request_id)
+
+        monkeypatch.setattr(house.journal, "find_challenge", finds_it_gone)
+        error = await create_fails(house)
+
+    assert error.reason is Reason.PROVIDER_PENDING
+    assert vendor.wishes == []
+
+
+async def test_a_challenge_sealed_under_a_key_that_is_gone_asks_for_a_new_request_id(
+    place: Place,
+) -> None:
+    vendor = CodeVendor()
+    async with open_house(place, vendor) as house:
+        await create(house)
+    rotated = Keyring([("k2", b"t" * 32)], b"p" * 32)
+    async with open_house(place, vendor, keyring=rotated) as house:
+        error = await create_fails(house)
+
+    assert error.reason is Reason.CODE_EXPIRED
+    assert "new request_id" in error.message
     assert len(vendor.wishes) == 1
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loyalty_gateway.booking import judge
+from loyalty_gateway.booking.answers import error_for
 from loyalty_gateway.booking.connections import Link, proof
 from loyalty_gateway.booking.judge import Means, Policy, Verdict
 from loyalty_gateway.domain.amounts import Amount, Money, Points
@@ -24,7 +25,7 @@ from loyalty_gateway.domain.operations import (
     RecoveryMode,
     Reference,
 )
-from loyalty_gateway.providers.port import StatusRow, Way
+from loyalty_gateway.providers.port import Offer, StatusRow, Way
 from tests.booking.vendor import RESEND_IS_SAFE, FakeVendor
 
 T0 = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -749,3 +750,40 @@ def test_whatever_the_attempts_end_with_no_effect_is_ever_forgotten(
             # Recovery claims it, if need be after an operator asked for one more try.
             unproven += 1
             booking = _claimed(replace(booking, state=State.IN_DOUBT), at(now))
+
+
+def test_a_tombstone_is_found_out_about_in_no_way() -> None:
+    tombstone = replace(sent(), operation=None, order=None)
+
+    assert a_link({RESEND_IS_SAFE: True}).means(tombstone) == Means()
+
+
+@pytest.mark.parametrize("mode", [RecoveryMode.STATUS_QUERY, RecoveryMode.STATEMENT_MATCH])
+def test_a_way_by_asking_needs_something_to_ask(mode: RecoveryMode) -> None:
+    order = sent().order
+    assert order is not None
+    offer = Offer(FakeVendor()._book, ways=(Way(mode, RESEND_IS_SAFE),))
+
+    assert not a_link({RESEND_IS_SAFE: True}).holds_for(offer.ways[0], offer, order)
+
+
+@pytest.mark.parametrize("ways", [(RecoveryMode.MANUAL,), (RecoveryMode.REVERSE,)])
+def test_a_way_that_no_machine_can_go_leaves_the_doubt_to_a_person(
+    ways: tuple[RecoveryMode, ...],
+) -> None:
+    assert mode_of(Means(ways)) is RecoveryMode.MANUAL
+
+
+@pytest.mark.parametrize(
+    ("due", "retry_after_s"), [(None, 1.0), (-5.0, 1.0), (20.0, 20.0), (3_600.0, 60.0)]
+)
+@pytest.mark.parametrize("state", [State.SENDING, State.IN_DOUBT, State.REVERSING])
+def test_a_caller_who_waits_for_a_machine_is_told_when_to_ask_again(
+    state: State, due: float | None, retry_after_s: float
+) -> None:
+    """Never at once, and never beyond a minute: repeating may itself bring the next step."""
+    waiting = replace(sent(), state=state, next_attempt_time=None if due is None else at(100 + due))
+    error = error_for(waiting, now=at(100))
+
+    assert error.retry_after_s == retry_after_s
+    assert (error.fate, error.is_final) == (Fate.UNKNOWN, False)

@@ -291,6 +291,32 @@ async def test_the_sandbox_proves_itself_at_its_start(place: Place) -> None:
     }
 
 
+async def test_the_sandbox_proves_again_what_a_vendor_that_was_away_could_not_show(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Until it comes back nothing is relied upon; and a journal that fails once ends nothing."""
+    monkeypatch.setattr("loyalty_gateway.booking.promises._PROVE_AGAIN_S", 0.02)
+    vendor = ProvableVendor(**dict.fromkeys((RESEND_IS_SAFE, ECHO), finds_nobody))
+    async with open_house(place, vendor, promises={}, starts=False) as house:
+        await house.engine.start(proves_itself=True)
+        assert await mode(house) is RecoveryMode.MANUAL
+        save, fails = house.journal.save_promise, [True]
+
+        async def fails_once(tenant: str, row: PromiseRow) -> None:
+            if fails:
+                fails.pop()
+                raise unavailable(OSError("the disk does not answer"))
+            await save(tenant, row)
+
+        monkeypatch.setattr(house.journal, "save_promise", fails_once)
+        vendor.proofs.update(dict.fromkeys((RESEND_IS_SAFE, ECHO), holds))
+        await until(lambda: house.link.promise(RESEND_IS_SAFE).value)
+        await until(lambda: house.link.promise(ECHO).value)
+
+        assert await mode(house) is RecoveryMode.SAFE_RESEND
+        assert "could not be recorded" in caplog.text
+
+
 async def test_a_replica_hears_of_what_another_one_saw_broken(
     postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ from loyalty_gateway.domain.operations import (
     LinkedAccounts,
     Operation,
     PointsStatement,
+    Reference,
     Support,
     Transaction,
     TransactionItem,
@@ -380,6 +381,28 @@ async def test_our_own_bookings_are_found_in_a_vendors_history(place: Place) -> 
     assert answer.booking_names == {ours: booking.name}
 
 
+async def test_our_own_bookings_are_found_by_the_vendors_reference_too(place: Place) -> None:
+    """Where a history shows no number of ours, what it was booked as tells whose it is."""
+    reading = Reading(TransactionPage(()))
+    vendor = FakeVendor(further={Operation.LIST_TRANSACTIONS: Offer(reading)})
+    async with open_house(place, vendor) as house:
+        await house.book()
+        booking = await house.get()
+        ours = booking.references[0]
+        others = Reference(ours.kind, "R-of another channel")
+        reading.answers = [
+            TransactionPage(
+                (
+                    replace(a_line("tx-2"), booked_as=others),
+                    replace(a_line("tx-1"), booked_as=ours),
+                )
+            )
+        ]
+        answer = await house.engine.read(a_read(Operation.LIST_TRANSACTIONS))
+
+    assert answer.booking_names == {ours.value: booking.name}
+
+
 # --- what goes wrong --------------------------------------------------------------------------
 
 
@@ -486,6 +509,18 @@ async def test_a_check_that_meets_trouble_tells_it_in_its_answer(place: Place) -
     assert check.error.provider_code == "CARD-5"
     assert "booked" not in check.error.message
     assert connection.state is ConnectionState.CREDENTIALS_REJECTED
+
+
+async def test_a_paused_connection_stays_paused_whatever_a_check_of_it_meets(
+    place: Place,
+) -> None:
+    vendor = CheckedVendor(Check(True, True, latency_s=0.012))
+    async with open_house(place, vendor, is_paused=True) as house:
+        check = await house.engine.check(TENANT, "main")
+        (connection,) = await house.engine.connections(TENANT)
+
+    assert check.is_reachable
+    assert connection.state is ConnectionState.PAUSED
 
 
 async def test_a_check_without_an_answer_ends_in_time(place: Place) -> None:

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from loyalty_gateway.booking.calls import BookingKey, Decision
+from loyalty_gateway.booking.calls import AccountKey, BookingKey, Decision
 from loyalty_gateway.booking.story import _FAULTS
-from loyalty_gateway.domain.booking import State, Story, WhoseFault
+from loyalty_gateway.domain.booking import OWN_UNDO, State, Story, WhoseFault
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
+from loyalty_gateway.domain.operations import Operation, Receipt
+from loyalty_gateway.providers.port import Candidate, Finding, Question
 from tests.booking.house import CARD, QUICK, TENANT, House, failure, open_house, until
 from tests.booking.test_recovery import (
     BOOKED,
@@ -20,12 +22,17 @@ from tests.booking.test_recovery import (
 )
 from tests.booking.test_undo import a_house, a_vendor
 from tests.booking.vendor import (
+    ASKED,
+    QUERY_ANSWERS,
+    RESENT,
     FakeVendor,
     Gate,
+    Reply,
     books,
     breaks,
     contradicts,
     is_not_reached,
+    is_silent,
     limits_the_rate,
     loses_the_answer,
     loses_the_request,
@@ -316,3 +323,81 @@ async def test_an_unknown_booking_has_no_story(place: Place) -> None:
 def test_every_reason_is_somebodys_fault_or_openly_nobodys() -> None:
     assert set(_FAULTS) == set(Reason)
     assert set(_FAULTS.values()) == set(WhoseFault)
+
+
+async def test_a_doubt_that_was_asked_about_tells_every_question_and_what_it_showed(
+    place: Place,
+) -> None:
+    vendor = FakeVendor(
+        loses_the_answer,
+        offers={Operation.DEBIT_BALANCE: ASKED},
+        answers=[
+            answers_without_a_rule(Finding(is_pending=True)),
+            answers_without_a_rule(Finding()),
+            is_silent,
+        ],
+    )
+    async with open_house(place, vendor, policy=QUICK, promises={QUERY_ANSWERS: True}) as house:
+        await house.book()
+        questions = [line for line in lines(await told(house)) if "whether it was booked" in line]
+
+    pending, missing, silent, found = questions
+    has(pending, "Attempt 2", "fakevendor", "proves nothing", "still works on it")
+    has(missing, "proves nothing", "not found")
+    has(silent, "no HTTP answer", "proves nothing", "read time-out")
+    has(found, "it was (rule", "asked by our number")
+
+
+@pytest.mark.parametrize(
+    ("finding", "words"),
+    [
+        (Finding(is_refused=True), "did not execute it"),
+        (
+            Finding((Candidate(Receipt()), Candidate(Receipt()))),
+            "2 found",
+        ),
+    ],
+    ids=["refused", "several"],
+)
+async def test_what_an_adapter_has_no_rule_for_is_told_in_our_words(
+    place: Place, finding: Finding, words: str
+) -> None:
+    vendor = FakeVendor(
+        loses_the_answer,
+        offers={Operation.DEBIT_BALANCE: ASKED},
+        answers=[answers_without_a_rule(finding)],
+    )
+    async with open_house(place, vendor, policy=QUICK, promises={QUERY_ANSWERS: True}) as house:
+        await house.fails()
+        question = next(it for it in lines(await told(house)) if "whether it was booked" in it)
+
+    has(question, words)
+
+
+def answers_without_a_rule(finding: Finding) -> Reply:
+    async def reply(vendor: FakeVendor, question: Question) -> Finding:
+        return finding
+
+    return reply
+
+
+async def test_an_own_undo_that_did_not_leave_says_that_the_gateway_goes_on(place: Place) -> None:
+    vendor = a_vendor(books, is_not_reached)
+    async with a_house(place, vendor) as house:
+        await house.book()
+        await house.cancel()
+        undo = f"{OWN_UNDO}{(await house.get()).booking_id}"
+        await house.becomes(State.RESERVED, request_id=undo)
+        story = await told(house, undo)
+
+    has(story.next_step, "Nothing is undone so far", "by itself")
+    has(lines(story)[0], "10.00 CHF", "for bookings/")
+
+
+async def test_what_has_no_account_and_no_amount_is_told_without_them(place: Place) -> None:
+    vendor = FakeVendor(offers={Operation.CREATE_CARD: RESENT})
+    async with open_house(place, vendor) as house:
+        await house.book(operation=Operation.CREATE_CARD, account=AccountKey("main"), asked=None)
+        story = await told(house)
+
+    has(lines(story)[0], "SENDING: Cards.CreateCard at main was written down")

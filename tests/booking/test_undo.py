@@ -362,6 +362,7 @@ async def test_a_tip_is_added_to_an_executed_booking_which_stays_as_it_is(place:
         before = await house.get()
         await house.book("tip-00001", original=OriginalKey(request_id="sale-0001"), **tip)
         added = await house.get("tip-00001")
+        shown = await house.engine.get(TENANT, BookingKey(request_id="sale-0001"))
         other = await house.fails(
             "tip-00002",
             original=OriginalKey(request_id="sale-0001"),
@@ -373,6 +374,7 @@ async def test_a_tip_is_added_to_an_executed_booking_which_stays_as_it_is(place:
 
     assert (added.state, added.original_booking) == (State.SUCCEEDED, before.name)
     assert added.asked == Money("CHF", 200)
+    assert (shown.undo_bookings, shown.is_reversible) == ((), True), "a tip is no undo"
     assert other.reason is Reason.REQUEST_INVALID
     assert late.reason is Reason.ALREADY_REVERSED
 

@@ -4,11 +4,26 @@ from datetime import UTC, datetime
 
 import pytest
 
-from loyalty_gateway.domain.accounts import looks_like_card_number, mask_account_id, mask_email
+from loyalty_gateway.domain.accounts import (
+    looks_like_card_number,
+    looks_like_payment_card,
+    mask_account_id,
+    mask_email,
+)
 from loyalty_gateway.domain.amounts import Amount, Money, Points
 from loyalty_gateway.domain.booking import FINAL, OUTCOMES, TRANSITIONS, Booking, State
 from loyalty_gateway.domain.errors import Fate
-from loyalty_gateway.domain.operations import BOOKING_OPERATIONS, Operation, Order
+from loyalty_gateway.domain.operations import (
+    BOOKING_OPERATIONS,
+    Operation,
+    Order,
+    Original,
+    Reference,
+    kind_of,
+)
+from loyalty_gateway.rpc.catalog import join_catalog
+
+RPCS = join_catalog()
 
 
 def test_every_state_has_an_outcome_and_the_unknown_ones_are_never_final() -> None:
@@ -156,3 +171,39 @@ def test_a_card_number_is_seen_through_its_separators(text: str) -> None:
 )
 def test_what_is_no_card_number_is_left_alone(text: str) -> None:
     assert not looks_like_card_number(text)
+
+
+@pytest.mark.parametrize("text", ["4111111111111111", "4111-1111-1111-1111", "378282246310005"])
+def test_a_payment_cards_number_is_seen_by_its_first_digit_and_length(text: str) -> None:
+    assert looks_like_payment_card(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1111111111111117",  # Passes the check, but no payment card begins so.
+        "41111111111116",  # Passes the check, but has fourteen digits, as an order may.
+        "4111111111111112",
+        "order 4111111111111111",
+    ],
+)
+def test_other_long_numbers_are_no_payment_cards(text: str) -> None:
+    assert not looks_like_payment_card(text)
+
+
+def test_an_original_is_asked_for_the_vendors_number_of_one_kind() -> None:
+    original = Original(
+        Order(Operation.DEBIT_BALANCE, "", None),
+        "o-1",
+        (Reference("receipt", "R-1"), Reference("transaction", "T-1")),
+    )
+
+    assert original.find_reference("transaction") == "T-1"
+    assert original.find_reference("voucher") == ""
+
+
+def test_every_operation_is_of_the_kind_that_the_contract_says() -> None:
+    kinds = {rpc.name.removeprefix("loyalty.v1.").replace("/", "."): rpc.kind for rpc in RPCS}
+
+    assert {it.value: kind_of(it) for it in Operation}.items() <= kinds.items()
