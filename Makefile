@@ -33,6 +33,17 @@ run: ## Install what is needed and start the sandbox (Ctrl-C stops it)
 test: environment-dev ## Run the tests (ARGS="-k name" picks some)
 	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --ignore=tests/chart $(ARGS)
 
+# The tests that reach these rooms in this very process or in one that they start; what is proven
+# through a whole gateway is proven elsewhere, and would only make this slower.
+COVERED_BY = tests/domain tests/booking tests/journal
+
+.PHONY: coverage
+coverage: environment-dev ## Measure what the tests reach of the states, the engine and the journal
+	@rm -rf .build/coverage && mkdir -p .build/coverage
+	@$(BIN)/python -m coverage run -m pytest --numprocesses=$(WORKERS) --dist=load $(COVERED_BY)
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report
+
 .PHONY: conformance
 conformance: environment-dev ## Try every adapter against its played vendor (ARGS="-k redeem")
 	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile tests/conformance $(ARGS)
