@@ -119,6 +119,7 @@ def test_no_float_is_made_on_the_way_of_money(room: str) -> None:
 ALLOWED = {
     "self.adapter.key_lifetime_s / 2": "half of a time",
     "_BUSY_TIMEOUT_MS / 1000": "a time in seconds",
+    "_STATEMENT_MS / 1000": "a time in seconds",
     "base_s * (1000 + spread) / 1000": "a time in seconds",
     "(self.now_us() - time.time_ns() // 1000) / 1000000.0": "a difference of clocks in seconds",
 }
