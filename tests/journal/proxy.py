@@ -95,9 +95,10 @@ class Proxy:
         finally:
             for way in ways:
                 way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            # Before the wait, in which this may be cancelled itself.
             for side in (writer, server_writer):
                 side.transport.abort()
+            await asyncio.gather(*ways, return_exceptions=True)
 
     async def _light(self) -> None:
         """Holds back what came, without a word to either side, while it is dark."""

@@ -13,11 +13,20 @@ import pytest
 
 from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
+from loyalty_gateway.journal.postgres import PostgresStore
 from loyalty_gateway.journal.writer import Opening
 from tests.booking.house import HookedJournal, open_house, until
 from tests.booking.vendor import FakeVendor
 from tests.journal.proxy import Cut, Proxy, running_proxy
-from tests.journal.rows import TENANT, a_booking, moved, open_journal, opened, succeeded
+from tests.journal.rows import (
+    TENANT,
+    a_booking,
+    moved,
+    open_journal,
+    opened,
+    set_directly,
+    succeeded,
+)
 from tests.journal.test_writer import queued
 
 GROUP = 64
@@ -276,6 +285,39 @@ async def test_a_connection_that_died_while_nobody_wrote_costs_the_next_caller_n
     booking = await opened(journal)
 
     assert await journal.find(TENANT, booking_id=booking.booking_id) == booking
+    assert journal.is_healthy
+
+
+async def test_a_damaged_row_that_is_met_after_a_cut_does_not_end_the_writer(
+    over_proxy: HookedJournal, proxy: Proxy
+) -> None:
+    """Nobody's opening is told as done, and all of them stand: a repeat meets them."""
+    damaged = await opened(over_proxy)
+    await set_directly(over_proxy, damaged, "intent = 'WISH'")
+    repeat = a_booking(request_id=damaged.request_id, outbound_id="o-else")
+    bookings = [a_booking() for _ in range(3)]
+    proxy.arm(bookings[0].request_id.encode(), Cut.AFTER)
+    results = await open_all(over_proxy, [*bookings, repeat])
+    again = [await over_proxy.open(Opening(booking, "caller")) for booking in bookings]
+
+    assert proxy.cuts == 1
+    assert {result.reason for result in results} == {Reason.JOURNAL_UNAVAILABLE}
+    assert [it.booking for it in again] == bookings
+
+
+async def test_a_connection_that_died_before_the_clock_was_read_costs_the_next_caller_nothing(
+    journal: HookedJournal, postgres_dsn: str
+) -> None:
+    """The clock is read again every ten seconds, and then first of all."""
+    assert isinstance(journal._store, PostgresStore)
+    with psycopg.connect(postgres_dsn, autocommit=True) as observer:
+        observer.execute(
+            b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            b" WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    journal._store._clock_read_s = -1_000.0
+
+    await opened(journal)
     assert journal.is_healthy
 
 

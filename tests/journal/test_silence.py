@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from loyalty_gateway.domain.booking import State
-from loyalty_gateway.domain.errors import Fate, Reason
+from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.postgres import PostgresStore
 from loyalty_gateway.journal.store import JournalRefused
@@ -136,6 +136,18 @@ async def test_a_silent_journal_is_unavailable_to_writes_and_reads_until_it_spea
     assert not was_healthy, "probes are told"
     assert (await journal.open(Opening(booking, "caller"))).booking == booking
     assert await states_told(journal, booking) == [State.SENDING]
+
+
+async def test_a_name_is_not_taken_in_a_silent_journal(
+    journal: HookedJournal, proxy: Proxy
+) -> None:
+    proxy.is_dark = True
+    async with asyncio.timeout(LIMIT_S):
+        with pytest.raises(LoyaltyError) as caught:
+            async with journal.alone("a promise"):
+                pytest.fail("nobody knows who has it")
+
+    assert caught.value.reason is Reason.JOURNAL_UNAVAILABLE
 
 
 async def test_those_who_wait_for_a_silent_journal_do_not_each_wait_for_a_new_line(

@@ -55,7 +55,6 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_OPEN = [State.SENDING, State.IN_DOUBT, State.REVERSING, State.RESERVED]
 _READERS = 4
 _BACKGROUND_READERS = 2
 _ALONE_POLL_S = 0.2

@@ -301,17 +301,7 @@ class PostgresStore:
                 " current_setting('server_version_num')::int AS version"
             )
         ).one()
-        problems = []
-        if row.version < 140_000:
-            problems.append("it is older than PostgreSQL 14")
-        if row.is_standby or row.read_only == "on":
-            problems.append("it is a standby, or read-only")
-        if row.fsync != "on" or row.full_page_writes != "on":
-            problems.append("fsync or full_page_writes is off")
-        if row.synchronous_commit not in ("on", "remote_apply"):
-            problems.append(f"synchronous_commit is {row.synchronous_commit}, not on")
-        if self._ha == "synchronous" and not row.standbys:
-            problems.append("journal.ha is synchronous, but there is no synchronous standby")
+        problems = durability_problems(row, ha=self._ha)
         if problems:
             raise JournalRefused("The journal's database is not durable: " + "; ".join(problems))
 
@@ -456,6 +446,22 @@ class PostgresStore:
         if state.startswith(("57P", "08")):
             return Trouble.LOST
         return Trouble.REFUSED if state.startswith(_REFUSED_CLASSES) else Trouble.ROW
+
+
+def durability_problems(row: Any, *, ha: str) -> list[str]:
+    """What speaks against a server with these settings."""
+    problems = []
+    if row.version < 140_000:
+        problems.append("it is older than PostgreSQL 14")
+    if row.is_standby or row.read_only == "on":
+        problems.append("it is a standby, or read-only")
+    if row.fsync != "on" or row.full_page_writes != "on":
+        problems.append("fsync or full_page_writes is off")
+    if row.synchronous_commit not in ("on", "remote_apply"):
+        problems.append(f"synchronous_commit is {row.synchronous_commit}, not on")
+    if ha == "synchronous" and not row.standbys:
+        problems.append("journal.ha is synchronous, but there is no synchronous standby")
+    return problems
 
 
 def _timeline(connection: Connection) -> bytes:

@@ -294,11 +294,8 @@ class Writer:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
-                connection.invalidate()
-                connection.close()
-            except SQLAlchemyError:
-                log.debug("A broken connection could not be closed in order")
+            connection.invalidate()
+            connection.close()
 
     def _unhealthy(self, error: BaseException) -> None:
         if self.is_healthy:
@@ -338,8 +335,7 @@ def _clear(connection: Connection) -> None:
 
 def _resolve(waiting: list[_Waiting], results: list[Any]) -> None:
     for entry, result in zip(waiting, results, strict=True):
-        if entry.future.done():
-            continue
+        # Nobody else can have ended it: whoever waits has a shield before it.
         if isinstance(result, BaseException):
             entry.future.set_exception(result)
         else:
