@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, IntegrityError
 
 from loyalty_gateway.domain.amounts import Money
-from loyalty_gateway.domain.booking import Attempt, AttemptKind, Booking, State
+from loyalty_gateway.domain.booking import Attempt, AttemptKind, Booking, Intent, State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.domain.operations import Operation, Order, Sale
 from loyalty_gateway.journal.writer import Change, Opening, Writer
@@ -506,3 +506,19 @@ async def test_a_queue_without_room_is_an_unavailable_journal(place: Place) -> N
     await journal.stop()
 
     assert error.reason is Reason.JOURNAL_UNAVAILABLE
+
+
+async def test_after_a_lost_commit_another_move_is_not_taken_for_a_wish_that_did_not_land(
+    journal: HookedJournal,
+) -> None:
+    """Both lead to the same epoch and state; the caller's CANCEL stands in one of them alone."""
+    doubt = moved(await opened(journal), State.IN_DOUBT, owner="", lease_until=None)
+    assert await journal.change(doubt)
+    rest = moved(doubt.after, State.IN_DOUBT, recovery_tries=1)
+    wish = moved(doubt.after, State.IN_DOUBT, intent=Intent.CANCEL)
+    assert await journal.change(rest)
+    found = await journal.on_the_writers_connection(
+        lambda connection: journal._writer._batches.found_changes(connection, [wish, rest])
+    )
+
+    assert found == [False, True]

@@ -290,7 +290,12 @@ class Batches:
         keys = {(change.before.tenant, change.before.booking_id) for change in changes}
         rows = connection.execute(
             select(
-                table.c.tenant, table.c.booking_id, table.c.epoch, table.c.state, table.c.owner
+                table.c.tenant,
+                table.c.booking_id,
+                table.c.epoch,
+                table.c.state,
+                table.c.owner,
+                table.c.intent,
             ).where(tuple_(table.c.tenant, table.c.booking_id).in_(keys))
         )
         standing = {(row.tenant, row.booking_id): row for row in rows}
@@ -301,9 +306,11 @@ class Batches:
                 answers.append(None)
             else:
                 after = change.after
+                # The intent as well: another's move may lead to the same epoch and state, and a
+                # caller's wish to be rid of the booking must not be lost in it.
                 answers.append(
-                    (row.epoch, State(row.state), row.owner)
-                    == (after.epoch, after.state, after.owner)
+                    (row.epoch, State(row.state), row.owner, row.intent)
+                    == (after.epoch, after.state, after.owner, after.intent)
                 )
         return answers
 
