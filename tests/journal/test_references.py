@@ -195,3 +195,35 @@ async def test_of_two_replicas_one_holds_an_account(postgres_dsn: str) -> None:
         )
 
     assert holds == 20
+
+
+async def test_our_bookings_are_named_by_a_vendors_references_that_are_theirs(
+    journal: HookedJournal,
+) -> None:
+    short, long = Reference("receipt", "R-1"), Reference("receipt", "R" * 300)
+    first, second = [await opened(journal) for _ in range(2)]
+    await journal.change(claiming(first, short))
+    await journal.change(claiming(second, long))
+    asked = (short, long, Reference("receipt", "R-9"), Reference("order", "R-1"))
+
+    assert await journal.names_behind(TENANT, "main", asked) == {
+        short.value: first.name,
+        long.value: second.name,
+    }
+    assert await journal.names_behind(TENANT, "second", asked) == {}
+    assert await journal.names_behind(TENANT, "main", ()) == {}
+
+
+async def test_a_claim_that_fails_for_another_reason_is_told_so_and_claims_nothing(
+    journal: HookedJournal,
+) -> None:
+    """An OK without an answer is refused by the database; nobody holds the reference."""
+    booking = await opened(journal)
+    change = claiming(booking)
+    broken = replace(change, after=replace(change.after, answer_bytes=None))
+    with pytest.raises(RuntimeError, match="nobody holds"):
+        await journal.change(broken)
+
+    assert await now(journal, booking) == booking
+    assert await journal.find_by_reference(TENANT, "main", "receipt", "R-1") is None
+    assert await journal.change(change), "the writer goes on"

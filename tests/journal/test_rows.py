@@ -355,6 +355,7 @@ def test_a_stored_refusal_that_was_damaged_is_never_repeated() -> None:
         ("order_content", '{"sale":{},"in_doubt_policy":"RESOLVE","money_value":["points","",1]}'),
         ("order_content", '{"sale": {"shoe_size": "44"}}'),
         ("result_content", "[]"),
+        ("order_content", '{"sale":{},"in_doubt_policy":"RESOLVE","purchase":{"amount":null}}'),
         ("create_time", "yesterday"),
     ],
 )

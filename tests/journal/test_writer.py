@@ -1,18 +1,22 @@
 """Group commit: what shares a commit, what a bad row may not spoil, what is never half done."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DataError, IntegrityError
 
 from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import Attempt, AttemptKind, Booking, Intent, State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.domain.operations import Operation, Order, Sale
+from loyalty_gateway.journal.sqlite import SqliteStore
+from loyalty_gateway.journal.store import JournalRefused
 from loyalty_gateway.journal.writer import Change, Opening, Writer
 from tests.booking.house import HookedJournal, failure, until
 from tests.journal.rows import (
@@ -522,3 +526,47 @@ async def test_after_a_lost_commit_another_move_is_not_taken_for_a_wish_that_did
     )
 
     assert found == [False, True]
+
+
+def test_what_was_on_its_way_when_its_loop_was_closed_is_written_all_the_same(
+    tmp_path: Path,
+) -> None:
+    """Nobody is left to hear of it; the next process finds it."""
+    store = SqliteStore(tmp_path / "journal")
+    store.start(CHECK)
+    writer, booking, go = Writer(store), a_booking(), threading.Event()
+
+    async def leave() -> None:
+        await writer.start()
+        calls = [
+            asyncio.create_task(writer.run(lambda _: go.wait(20))),
+            asyncio.create_task(writer.open(Opening(booking, "caller"))),
+        ]
+        await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    asyncio.run(leave())
+    go.set()
+    asyncio.run(writer.stop())
+    with store.engine.connect() as connection:
+        written = connection.execute(text("SELECT booking_id FROM booking")).scalars().all()
+    store.stop()
+
+    assert written == [booking.booking_id]
+
+
+async def test_a_file_that_is_not_synced_at_each_commit_is_not_written(tmp_path: Path) -> None:
+    """As on a share whose driver takes the wish and does not keep it."""
+    store = SqliteStore(tmp_path / "journal")
+    store.start(CHECK)
+    store._writers.dispose()
+
+    @event.listens_for(store._writers, "connect")
+    def forget(dbapi_connection: Any, _record: object) -> None:
+        dbapi_connection.execute("PRAGMA synchronous=OFF")
+
+    with pytest.raises(JournalRefused, match="synchronous=0"):
+        await Writer(store).start()
+    store.stop()

@@ -24,13 +24,11 @@ _PERSON_TEXTS = ("display_name", "given_name", "family_name", "phone", "email")
 
 def encode_amount(amount: Amount | None) -> list[Any] | None:
     """Kind, unit and value; None for no amount."""
-    match amount:
-        case None:
-            return None
-        case Money(currency, minor):
-            return ["money", currency, minor]
-        case Points(value, unit):
-            return ["points", unit, value]
+    if amount is None:
+        return None
+    if isinstance(amount, Money):
+        return ["money", amount.currency, amount.minor]
+    return ["points", amount.unit, amount.value]
 
 
 def decode_amount(encoded: list[Any] | None) -> Amount | None:
