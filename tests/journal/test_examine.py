@@ -177,3 +177,12 @@ def test_a_database_that_is_away_is_refused() -> None:
 
     assert "cannot be used" in text
     assert "secret" not in text
+
+
+def test_a_folder_that_may_not_be_written_to_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user with every right has no such folder, so the system's answer is played."""
+    monkeypatch.setattr("os.access", lambda *_: False)
+
+    assert "cannot be written to" in refused(tmp_path / "journal")

@@ -626,3 +626,20 @@ async def test_every_statement_finds_its_rows_by_an_index_that_fits(
                     f"{name}: {step}\n{statement}"
                 )
             assert "USE TEMP B-TREE FOR ORDER BY" not in plan, f"{name} sorts: {statement}"
+
+
+async def test_a_read_that_the_database_refuses_is_an_unavailable_journal(
+    place: Place,
+) -> None:
+    """Not a booking that does not exist."""
+    async with open_journal(place) as journal:
+        await journal.on_the_writers_connection(
+            lambda it: it.exec_driver_sql("ALTER TABLE booking RENAME TO elsewhere")
+        )
+        error = await failure(journal.find(TENANT, request_id="sale-0001"))
+        await journal.on_the_writers_connection(
+            lambda it: it.exec_driver_sql("ALTER TABLE elsewhere RENAME TO booking")
+        )
+
+        assert await journal.find(TENANT, request_id="sale-0001") is None
+    assert error.reason is Reason.JOURNAL_UNAVAILABLE
