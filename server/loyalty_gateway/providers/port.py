@@ -35,8 +35,8 @@ class StatusRow:
     documented business refusal (the booking is DECLINED) from an answer after which the same
     request may be sent again (the booking is RESERVED). `contradicts` marks an answer that
     only a person can judge (the booking goes to NEEDS_REVIEW). `shows_earlier` marks a refusal
-    as a duplicate: to the first attempt it is a refusal like any other, to a later one it shows
-    that an earlier attempt of this very booking was executed.
+    as a duplicate: to a later attempt it shows that an earlier one of this very booking was
+    executed, and to the first attempt it is what the rest of the row says.
     """
 
     reason: Reason

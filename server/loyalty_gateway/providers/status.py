@@ -26,8 +26,6 @@ REFUSALS: Mapping[Reason, str] = {
     Reason.ACCOUNT_NOT_ACTIVE: "the account is blocked or not active at the provider",
     Reason.ACCOUNT_ALREADY_EXISTS: "the provider already has such an account",
     Reason.INSUFFICIENT_BALANCE: "the account holds less than was asked for",
-    Reason.ORIGINAL_NOT_FOUND: "the provider knows no such original",
-    Reason.ALREADY_REVERSED: "the provider says that the original was undone before",
     Reason.CODE_INVALID: "the code is wrong",
     Reason.CODE_EXPIRED: "the code is unknown or its time has passed",
     Reason.NOT_FOUND: "the provider knows nothing under that number",

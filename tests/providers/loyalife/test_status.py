@@ -96,8 +96,6 @@ def test_a_business_refusal_declines_the_booking(
     ("code", "operation", "reason"),
     [
         ("302", Operation.REVERSE_POINTS, Reason.ALREADY_REVERSED),
-        ("E201", Operation.EARN_POINTS, Reason.PROVIDER_DECLINED),
-        ("E201", Operation.REVERSE_POINTS, Reason.PROVIDER_DECLINED),
         ("E201", Operation.LINK_ACCOUNT, Reason.ACCOUNT_ALREADY_EXISTS),
     ],
 )
@@ -106,6 +104,15 @@ def test_a_duplicate_shows_that_an_earlier_attempt_was_executed(
 ) -> None:
     assert row(code, operation=operation) == StatusRow(
         reason, Fate.NOT_EXECUTED, is_refusal=True, shows_earlier=True
+    )
+
+
+@pytest.mark.parametrize("operation", [Operation.EARN_POINTS, Operation.REVERSE_POINTS])
+def test_our_own_number_known_to_the_vendor_is_no_refusal_of_a_first_attempt(
+    operation: Operation,
+) -> None:
+    assert row("E201", operation=operation) == StatusRow(
+        Reason.PROVIDER_KEY_CONFLICT, Fate.UNKNOWN, contradicts=True, shows_earlier=True
     )
 
 
@@ -158,7 +165,8 @@ def test_a_meaning_that_is_not_known_is_refused() -> None:
 
 def test_every_reason_that_a_row_gives_a_booking_has_words() -> None:
     rows = [found for meaning in MEANINGS.values() for found in meaning.values()]
-    assert {found.reason for found in (*rows, *HTTP.values())} - {DEFAULT.reason} <= set(REFUSALS)
+    told = {found.reason for found in (*rows, *HTTP.values()) if not found.contradicts}
+    assert told - {DEFAULT.reason} <= set(REFUSALS)
 
 
 def test_what_proves_nothing_says_so() -> None:

@@ -50,6 +50,10 @@ def _refusal(reason: Reason, *, shows_earlier: bool = False) -> StatusRow:
 
 
 DEFAULT: Final = StatusRow(Reason.PROVIDER_INTERNAL)
+KNOWN_BEFORE: Final = StatusRow(Reason.PROVIDER_KEY_CONFLICT, contradicts=True, shows_earlier=True)
+"""The vendor has our number of this very booking: to a resend that is the proof that an earlier
+attempt was executed, and to a first attempt, which nothing of ours came before, a contradiction:
+an older journal was put back, perhaps, and then the booking stands in the vendor's books."""
 
 MEANINGS: Final[Mapping[str, Mapping[Operation | None, StatusRow]]] = {
     "member_missing": {None: _refusal(Reason.ACCOUNT_NOT_FOUND)},
@@ -70,8 +74,8 @@ MEANINGS: Final[Mapping[str, Mapping[Operation | None, StatusRow]]] = {
         # The link is there: by an earlier attempt of ours, or by somebody else before.
         Operation.LINK_ACCOUNT: _refusal(Reason.ACCOUNT_ALREADY_EXISTS, shows_earlier=True),
         # Where the programme maps the key to a unique column, a repeat is a duplicate record.
-        Operation.EARN_POINTS: _refusal(Reason.PROVIDER_DECLINED, shows_earlier=True),
-        Operation.REVERSE_POINTS: _refusal(Reason.PROVIDER_DECLINED, shows_earlier=True),
+        Operation.EARN_POINTS: KNOWN_BEFORE,
+        Operation.REVERSE_POINTS: KNOWN_BEFORE,
     },
     # Failures of the vendor's own, after which anything may have happened.
     "insert_failed": {None: StatusRow(Reason.PROVIDER_INTERNAL)},
