@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import sys
+import time
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -78,6 +79,7 @@ class Gateway(points_pb2_grpc.PointsServicer, bookings_pb2_grpc.BookingsServicer
 
     def __init__(self) -> None:
         self.errors: list[tuple[grpc.StatusCode, dict[str, str]]] = []
+        self.retry_s = 0.0
         self.seen: list[str] = []
 
     async def RedeemPoints(self, request: Any, context: Any) -> points_pb2.RedeemPointsResponse:
@@ -87,9 +89,12 @@ class Gateway(points_pb2_grpc.PointsServicer, bookings_pb2_grpc.BookingsServicer
             info = error_details_pb2.ErrorInfo(
                 reason="ANY", domain="loyalty-gateway", metadata=metadata
             )
-            detail = any_pb2.Any()
-            detail.Pack(info)
-            status = status_pb2.Status(code=code.value[0], message="no", details=[detail])
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromMicroseconds(int(self.retry_s * 1_000_000))
+            told = [any_pb2.Any(), any_pb2.Any()]
+            told[0].Pack(retry)
+            told[1].Pack(info)
+            status = status_pb2.Status(code=code.value[0], message="no", details=told)
             details = (("grpc-status-details-bin", status.SerializeToString()),)
             await context.abort(code, "no", details)
         booking = types_pb2.Booking(
@@ -159,6 +164,18 @@ async def test_the_caller_of_the_readme_cancels_when_the_doubt_stays(
     servicer.errors = [(grpc.StatusCode.DEADLINE_EXCEEDED, doubt)] * 5
     booking = await redeem(target, "10472", 100, REQUEST_ID, 0.001)
     assert booking.state == types_pb2.BOOKING_STATE_NOT_EXECUTED
+
+
+async def test_the_caller_of_the_readme_waits_as_long_as_it_is_told(
+    gateway: tuple[Gateway, str], redeem: Redeem
+) -> None:
+    servicer, target = gateway
+    refused = {"outcome": "NOT_EXECUTED", "final": "false"}
+    servicer.errors, servicer.retry_s = [(grpc.StatusCode.RESOURCE_EXHAUSTED, refused)], 0.3
+    began_s = time.monotonic()
+    booking = await redeem(target, "10472", 100, REQUEST_ID, 0.001)
+    assert booking.state == types_pb2.BOOKING_STATE_SUCCEEDED
+    assert time.monotonic() - began_s >= 0.3
 
 
 async def test_a_channel_with_the_retry_rules_repeats_unavailable_by_itself(
