@@ -13,6 +13,7 @@ from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.writer import Change, unavailable
 from tests.booking.house import KEYRING, QUICK, House, open_house, until
 from tests.booking.test_orders import PREPARES
+from tests.booking.test_races import moved_by_somebody_else, once_before_a_change
 from tests.booking.test_undo import BY_OUR_NUMBER, PROMISES, SETTLED, UNDONE, a_house, a_vendor
 from tests.booking.vendor import (
     FakeVendor,
@@ -184,3 +185,28 @@ async def test_an_original_that_could_not_be_read_as_its_undo_ended_follows_late
         await house.becomes(State.REVERSED)
 
     assert len(house.vendor.undos) == 1
+
+
+async def test_an_own_undo_that_another_replica_takes_up_at_the_same_moment_is_not_sent_here(
+    place: Place,
+) -> None:
+    vendor = a_vendor()
+    await left_undoing(place, vendor, is_opened=True)
+    sent = len(vendor.sends)
+    async with a_house(place, vendor) as house:
+        undo = await undo_id(house)
+        await made_due(house, undo)
+
+        async def another_replica_takes_it() -> None:
+            await moved_by_somebody_else(house, await house.get(undo))
+
+        once_before_a_change(house, 1, another_replica_takes_it)
+
+        async def is_taken() -> bool:
+            return (await house.get(undo)).owner == "boot-9"
+
+        await until(is_taken)
+        await until(lambda: not house.engine._recovery._busy)
+
+        assert (await house.get(undo)).state is State.RESERVED
+        assert len(vendor.sends) == sent
