@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from itertools import groupby
 from typing import Any, Final, Literal
 
 from loyalty_gateway.failpoints import POINTS
@@ -32,7 +31,7 @@ REQUEST_TRIES: Final = 5
 # How often a point is passed before it kills. The writer passes its points at every commit, the
 # promises' and recovery's own included, so that a low number would fall before any booking.
 COUNTS: Final = {"before-commit": (12, 30), "after-commit": (12, 30), "draining": (1, 1)}
-UNDO_COUNTS: Final = (1, 3)
+FEW: Final = (1, 3)
 FIRST_OR_LATER: Final = (1, 7)
 DOUBTED: Final = ("lost-after", "lost-before", "500-after", "garbage-before")
 AT_START: Final = ("migrating", "adopting")
@@ -64,8 +63,7 @@ async def points(lane: Lane) -> None:
     if lane.fleet.dsn:
         # In a shared journal nothing is taken over at the start: the lease decides.
         names.remove("adopting")
-    turns = [(name, trades) for name in names for trades in _turns(lane, name)]
-    for shared in _sharing(turns) if lane.is_full else _in_parts(turns, POINTS_A_CELL):
+    for shared in _sharing(lane, names):
         passed = ", ".join(dict.fromkeys(name for name, _ in shared))
         with_whom = f" {shared[0][1][0].connection}" if lane.is_full and len(shared) == 1 else ""
         async with lane.cell(f"kill at {passed}{with_whom}") as result:
@@ -78,12 +76,18 @@ async def points(lane: Lane) -> None:
         await lane.only.kill()
 
 
-def _sharing(turns: Sequence[Turn]) -> Iterator[Sequence[Turn]]:
+def _sharing(lane: Lane, names: Sequence[str]) -> Iterator[Sequence[Turn]]:
     """The turns that share the time of coming to rest, each with a kill of its own: all vendors
     at one point, unless what one of them has left would come to the next one's point."""
-    for name, of_name in groupby(turns, key=lambda turn: turn[0]):
-        known = list(of_name)
-        yield from _in_parts(known, 1 if name.startswith(("recovery-", "undo-")) else len(known))
+    if not lane.is_full:
+        turns = [(name, trades) for name in names for trades in _turns(lane, name)]
+        yield from _in_parts(turns, POINTS_A_CELL)
+        return
+    for name in names:
+        # One by one, since what a vendor offers is known only when the first point is over.
+        turns = [(name, trades) for trades in _turns(lane, name)]
+        is_apart = name.startswith(("recovery-", "undo-"))
+        yield from _in_parts(turns, 1 if is_apart else len(turns))
 
 
 def _in_parts(turns: Sequence[Turn], size: int) -> Iterator[Sequence[Turn]]:
@@ -112,7 +116,7 @@ async def _point(lane: Lane, name: str, trades: Sequence[Trade], result: Result)
         name,
         trades=trades,
         faults=DOUBTED if is_doubtful else (),
-        fault_share=0.7 if name.startswith("recovery-") else 0.2 if is_doubtful else 0.0,
+        fault_share=1.0 if name.startswith("recovery-") else 0.2 if is_doubtful else 0.0,
     )
     if name == "adopting":
         await lane.start(replica)
@@ -121,7 +125,7 @@ async def _point(lane: Lane, name: str, trades: Sequence[Trade], result: Result)
     if name in AT_START:
         has_fired = not await lane.start(replica, f"{name}=kill")
     else:
-        counts = UNDO_COUNTS if name.startswith("undo-") else FIRST_OR_LATER
+        counts = FEW if is_doubtful else FIRST_OR_LATER
         count = chance.randint(*COUNTS.get(name, counts))
         assert await lane.start(replica, f"{name}=kill@{count}"), "it serves first"
         has_fired = await _book_until_dead(replica, callers, name)

@@ -51,7 +51,7 @@ class Size:
 
 SIZES: Final = {
     "quick": Size(0.2, Floors()),
-    "full": Size(1.0, Floors(kills=150, keys=10_000), is_full=True),
+    "full": Size(0.75, Floors(kills=150, keys=10_000), is_full=True),
     "nightly": Size(3.0, Floors(kills=600, keys=50_000), is_full=True, rounds=3),
 }
 
@@ -151,7 +151,10 @@ class _Run:
         self._seed = seed
         folder.mkdir(mode=0o755)
         self._database = Database(folder)
-        self._are_replicas_done = False
+        # Of their own, since the other one is crashed again and again.
+        shared = folder / "shared"
+        shared.mkdir(mode=0o755)
+        self._replicas_database = Database(shared)
 
     async def run(self) -> None:
         try:
@@ -159,27 +162,29 @@ class _Run:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._on_sqlite())
                 group.create_task(self._on_postgresql())
-            if not self._are_replicas_done:
-                await self._together()
         finally:
             await self._database.stop()
 
     async def _on_sqlite(self) -> None:
         await self._play("file", ["server"], self._chosen(ON_SQLITE, "file"))
+        await self._together()
 
     async def _on_postgresql(self) -> None:
-        await self._database.start()
         plan = self._chosen(ON_POSTGRESQL, "one")
-        if broken_databases.promotions in plan:
-            # With the others the primary would be gone that the replicas need.
-            await self._together()
-        await self._play("one", ["server"], plan, "one_gateway")
+        if plan:
+            await self._database.start()
+            await self._play("one", ["server"], plan, self._database)
 
     async def _together(self) -> None:
-        self._are_replicas_done = True
-        count = 3 if self._size.is_full else 2
-        names = ["first", "second", "third"][:count]
-        await self._play("more", names, self._chosen(WITH_REPLICAS, "more"), "more_gateways")
+        plan = self._chosen(WITH_REPLICAS, "more")
+        if not plan:
+            return
+        names = ["first", "second", "third"][: 3 if self._size.is_full else 2]
+        await self._replicas_database.start()
+        try:
+            await self._play("more", names, plan, self._replicas_database)
+        finally:
+            await self._replicas_database.stop()
 
     def _chosen(self, plan: Plan, folder: str) -> Plan:
         wanted = self._options.only
@@ -188,7 +193,7 @@ class _Run:
         return tuple(cell for cell in plan if self._size.is_full or (cell, folder) not in NOT_QUICK)
 
     async def _play(
-        self, folder: str, names: Sequence[str], plan: Plan, database: str = ""
+        self, folder: str, names: Sequence[str], plan: Plan, database: Database | None = None
     ) -> None:
         """The cells of a plan, one after the other, on one fleet."""
         if not plan:
@@ -196,8 +201,8 @@ class _Run:
         async with AsyncExitStack() as stack:
             dsn = wire_dsn = ""
             proxy = None
-            if database:
-                dsn = self._database.create(database)
+            if database is not None:
+                dsn = database.create(f"{folder}_gateways")
                 proxy = await stack.enter_async_context(running_proxy(dsn))
                 wire_dsn = proxy.dsn
             fleet = Fleet(
@@ -209,12 +214,12 @@ class _Run:
                 wire_dsn=wire_dsn,
             )
             lane = Lane(
-                "PostgreSQL" if database else "SQLite",
+                "SQLite" if database is None else "PostgreSQL",
                 fleet,
                 self._report,
                 self._seed,
                 (self._options.minutes or self._size.minutes) * 60,
-                self._database if database else None,
+                database,
                 proxy,
                 _say,
                 self._size.is_full,
