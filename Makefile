@@ -43,6 +43,8 @@ coverage: environment-dev ## Measure what the tests reach of the states, the eng
 	@$(BIN)/python -m coverage run -m pytest --numprocesses=$(WORKERS) --dist=load $(COVERED_BY)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report
+	@$(BIN)/python -m coverage json --quiet -o .build/coverage/report.json
+	@$(BIN)/python -m tests.branches .build/coverage/report.json 98
 
 .PHONY: conformance
 conformance: environment-dev ## Try every adapter against its played vendor (ARGS="-k redeem")

@@ -224,8 +224,7 @@ class Recovery:
                 reviews += row.count
             elif row.state is State.IN_DOUBT:
                 doubts += row.count
-                if row.oldest is not None:
-                    oldest_s = max(oldest_s, (now - row.oldest).total_seconds())
+                oldest_s = max(oldest_s, (now - row.oldest).total_seconds())
         for link in self._connections:
             link.unresolved_count = unresolved.get(link.connection, 0)
         metrics.in_doubt(doubts, oldest_s)

@@ -52,8 +52,8 @@ class Watchers:
 
     def due(self, time: datetime) -> None:
         """Tells recovery that a booking becomes due then."""
-        if self._recovery is not None:
-            self._recovery.wake(time)
+        assert self._recovery is not None, "the engine joins them while it is built"
+        self._recovery.wake(time)
 
     def tell(self, booking_id: str) -> None:
         for event in self._watchers.get(booking_id, ()):

@@ -100,7 +100,7 @@ class Unresolved:
     connection: str
     state: State
     count: int
-    oldest: datetime | None
+    oldest: datetime
 
 
 class Journal:
@@ -482,7 +482,12 @@ class Journal:
 
         def query(connection: Connection) -> Sequence[Unresolved]:
             return [
-                Unresolved(row.connection, State(row.state), row.number, from_us(row.oldest))
+                Unresolved(
+                    row.connection,
+                    State(row.state),
+                    row.number,
+                    _EPOCH + timedelta(microseconds=row.oldest),
+                )
                 for row in connection.execute(statement)
             ]
 
