@@ -122,6 +122,14 @@ def test_a_cell_in_which_nothing_was_booked_is_invalid() -> None:
     assert report.floors_missed(NO_FLOORS, is_whole=False) == ["two: 0 of 1 keys acked"]
 
 
+def test_a_cell_of_a_few_doubts_that_had_its_kill_needs_no_ok() -> None:
+    report = full_report()
+    summary = summarise(told(refusal("UNKNOWN")), {})
+    report.results.append(Result(cell="two", kills=1, summary=summary))
+
+    assert report.floors_missed(NO_FLOORS, is_whole=False) == []
+
+
 def test_what_broke_is_a_violation() -> None:
     report = full_report()
     report.broken.append("points on SQLite broke")
