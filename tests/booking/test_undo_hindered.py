@@ -12,8 +12,8 @@ from loyalty_gateway.domain.operations import Operation
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.writer import Change, unavailable
 from tests.booking.house import KEYRING, QUICK, House, open_house, until
+from tests.booking.test_moves import moved_by_another
 from tests.booking.test_orders import PREPARES
-from tests.booking.test_races import moved_by_somebody_else, once_before_a_change
 from tests.booking.test_undo import BY_OUR_NUMBER, PROMISES, SETTLED, UNDONE, a_house, a_vendor
 from tests.booking.vendor import (
     FakeVendor,
@@ -195,12 +195,12 @@ async def test_an_own_undo_that_another_replica_takes_up_at_the_same_moment_is_n
     sent = len(vendor.sends)
     async with a_house(place, vendor) as house:
         undo = await undo_id(house)
+        moved_by_another(
+            house,
+            lambda change: change.before.request_id == undo and change.actor == "recovery",
+            lambda known: replace(known, owner="boot-9", recovery_tries=9),
+        )
         await made_due(house, undo)
-
-        async def another_replica_takes_it() -> None:
-            await moved_by_somebody_else(house, await house.get(undo))
-
-        once_before_a_change(house, 1, another_replica_takes_it)
 
         async def is_taken() -> bool:
             return (await house.get(undo)).owner == "boot-9"

@@ -41,5 +41,5 @@ class BoundedConnection(psycopg.Connection[Any]):
             return end.value  # type: ignore[no-any-return]
         self.pgconn.finish()
         raise psycopg.OperationalError(
-            f"the server has not answered for {self.silence_max_s:g} s; the line was given up"
+            f"the server has not answered for {round(self.silence_max_s)} s; the line was given up"
         )
