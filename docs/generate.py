@@ -24,6 +24,7 @@ ROOT = DOCS.parent
 sys.path.insert(0, str(ROOT))
 
 from docs.errors_page import DESCRIPTORS, errors_page  # noqa: E402
+from docs.guarantees_page import guarantees_page  # noqa: E402
 from docs.providers_page import providers_page  # noqa: E402
 from docs.sandbox_page import sandbox_page  # noqa: E402
 
@@ -199,6 +200,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "sandbox.md": sandbox_page,
     "errors.md": lambda: errors_page((ROOT / DESCRIPTORS).read_bytes()),
     "providers.md": providers_page,
+    "guarantees.md": guarantees_page,
 }
 
 

@@ -118,10 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.seconds = time.monotonic() - began
     is_whole = not (options.only or options.vendor)
     report.write(options.report, size.floors, is_whole=is_whole)
-    if options.keep and is_whole:
-        report.keep(options.keep)
     print(f"\n{report.table()}\n")
     missed = report.floors_missed(size.floors, is_whole=is_whole)
+    if options.keep and is_whole and not missed:
+        report.keep(options.keep)
     for line in report.violations:
         print(f"VIOLATION {line}")
     for line in report.stories:
