@@ -22,7 +22,7 @@ TAKEOVER_LIMIT_S: Final = LEASE_S + 5.0
 READY_AGAIN_LIMIT_S: Final = 5.0
 HELD: Final = 5
 POINTS_A_CELL: Final = 4
-DEATH_LIMIT_S: Final = 15.0
+DEATH_LIMIT_S: Final = 30.0
 BUSY_S: Final = 0.4
 KILLS_MIN: Final = 3
 WAITERS: Final = 24
@@ -31,7 +31,7 @@ REQUEST_TRIES: Final = 5
 # How often a point is passed before it kills. The writer passes its points at every commit, the
 # promises' and recovery's own included, so that a low number would fall before any booking.
 COUNTS: Final = {"before-commit": (12, 30), "after-commit": (12, 30), "draining": (1, 1)}
-FEW: Final = (1, 3)
+FEW: Final = (1, 2)
 FIRST_OR_LATER: Final = (1, 7)
 DOUBTED: Final = ("lost-after", "lost-before", "500-after", "garbage-before")
 AT_START: Final = ("migrating", "adopting")

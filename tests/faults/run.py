@@ -32,7 +32,7 @@ from tests.faults.report import Floors, Report
 from tests.faults.trades import TRADES
 from tests.journal.proxy import running_proxy
 
-CELL_LIMIT_S: Final = 900.0
+CELL_LIMIT_S: Final = 1_800.0
 REPORT_DEFAULT: Final = Path(".build/faults.json")
 # The folder holds sockets, whose paths may be no longer than about a hundred characters.
 FOLDER_PREFIX: Final = "lgf-"
