@@ -158,6 +158,8 @@ class PostgresStore:
         for prefix in ("postgresql://", "postgres://"):
             if url.startswith(prefix):
                 url = "postgresql+psycopg://" + url.removeprefix(prefix)
+        # A plan made while the table was empty scans the whole of it for ever.
+        planning = " -c enable_seqscan=off" if is_writer else ""
         engine = create_engine(
             url,
             isolation_level="AUTOCOMMIT",
@@ -177,8 +179,7 @@ class PostgresStore:
                 f" -c idle_in_transaction_session_timeout={_IDLE_MS}"
                 f" -c tcp_user_timeout={_STATEMENT_MS}"
                 " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2"
-                " -c tcp_keepalives_count=3" + (" -c enable_seqscan=off" if is_writer else ""),
-                # A plan made while the table was empty scans the whole of it for ever.
+                f" -c tcp_keepalives_count=3{planning}",
             },
         )
 
