@@ -58,10 +58,10 @@ UNDO_FLOORS = {
 """About a third of what a run meets: how it goes on after a crash depends on the moment."""
 
 
-ON_DATABASE = 1 / 10
+ON_DATABASE = 1 / 5
 """The part of the examples that is played on PostgreSQL as well, where each takes longer."""
-FEW = 4
-"""So much less than its part of a floor may be met by a few examples."""
+FEW = 10
+"""So much less than its part of a floor is asked of a few examples, each of which weighs much."""
 
 
 def lives(

@@ -104,3 +104,14 @@ async def test_after_the_stop_nothing_is_written() -> None:
     await telemetry.stop()
     log.warning("late")
     assert lines.getvalue() == ""
+
+
+async def test_after_the_stop_every_level_is_as_it_was() -> None:
+    """Whoever runs a gateway in their own process, as tests do, goes on hearing their own lines."""
+    loggers = [logging.getLogger(name) for name in ("", "httpx", "grpc")]
+    before = [logger.level for logger in loggers]
+    telemetry = Telemetry(log_stream=io.StringIO())
+    telemetry.start(Settings(log_level="error"))
+    assert [logger.level for logger in loggers] == [logging.ERROR] * 3
+    await telemetry.stop()
+    assert [logger.level for logger in loggers] == before

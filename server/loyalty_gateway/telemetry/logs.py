@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO, Literal
 
@@ -18,6 +19,8 @@ LINE_LENGTH_MAX = 16_384
 # What logging itself puts on a record; everything else was given with `extra`.
 _OWN_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _IDS = ("trace_id", "booking", "request_id")
+# These speak of every request or connection at INFO, and some of them name whole urls.
+_TALKATIVE = ("httpx", "httpcore", "grpc", "asyncio", "opentelemetry", "aiohttp", "alembic")
 
 
 class _StampFilter(logging.Filter):
@@ -97,21 +100,27 @@ class TextFormatter(logging.Formatter):
 
 def start_logging(
     level: str, line_format: Literal["json", "text"], stream: IO[str] | None = None
-) -> logging.Handler:
-    """Sends every logger's lines to stderr in one format; returns the handler for stop_logging."""
+) -> Callable[[], None]:
+    """Sends every logger's lines to stderr in one format.
+
+    Returns:
+        What ends it: the lines go, and the levels are, as they were before.
+    """
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(JsonFormatter() if line_format == "json" else TextFormatter())
     handler.addFilter(_StampFilter())
     root = logging.getLogger()
+    libraries = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [(logger, logger.level) for logger in (root, *libraries)]
     root.addHandler(handler)
     root.setLevel(level.upper())
-    # These speak of every request or connection at INFO, and some of them name whole urls.
-    for name in ("httpx", "httpcore", "grpc", "asyncio", "opentelemetry", "aiohttp", "alembic"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    return handler
+    for logger in libraries:
+        logger.setLevel(max(logging.WARNING, root.level))
 
+    def stop() -> None:
+        root.removeHandler(handler)
+        for logger, before in levels:
+            logger.setLevel(before)
+        handler.flush()
 
-def stop_logging(handler: logging.Handler) -> None:
-    """Takes the handler away again."""
-    logging.getLogger().removeHandler(handler)
-    handler.flush()
+    return stop

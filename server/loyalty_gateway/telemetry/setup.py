@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Literal, Protocol
@@ -54,12 +55,12 @@ class Telemetry:
         self._log_stream = log_stream
         self._trace_file: IO[str] | None = None
         self._provider: TracerProvider | None = None
-        self._handler: logging.Handler | None = None
+        self._stop_logging: Callable[[], None] | None = None
 
     def start(self, settings: TelemetrySettings) -> None:
         """Begins to log, count and trace. With no place for spans nothing is traced."""
-        assert self._handler is None, "telemetry is started once"
-        self._handler = logs.start_logging(
+        assert self._stop_logging is None, "telemetry is started once"
+        self._stop_logging = logs.start_logging(
             settings.log_level, settings.log_format, self._log_stream
         )
         metrics.start_counting()
@@ -105,9 +106,9 @@ class Telemetry:
         if trace_file is not None:
             trace_file.close()
         metrics.stop_counting()
-        handler, self._handler = self._handler, None
-        if handler is not None:
-            logs.stop_logging(handler)
+        stop_logging, self._stop_logging = self._stop_logging, None
+        if stop_logging is not None:
+            stop_logging()
 
     def metrics_text(self) -> bytes:
         """All figures in the Prometheus text format."""
