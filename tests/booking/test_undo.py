@@ -29,7 +29,7 @@ from tests.booking.house import (
     open_house,
     until,
 )
-from tests.booking.test_recovery import BOOKED, NOT_BOOKED, resolve
+from tests.booking.test_recovery import BOOKED, BRIEF_LEASE, NOT_BOOKED, resolve
 from tests.booking.vendor import (
     MATCH,
     MATCHED,
@@ -562,6 +562,45 @@ async def test_a_doubt_that_can_only_be_undone_is_undone_after_its_settle_time(
     assert len({it.outbound_id for it in vendor.sends[1:]}) == 1
 
 
+@pytest.mark.parametrize("executes", [True, False])
+async def test_what_a_dead_process_was_sending_waits_for_the_settle_time_too(
+    place: Place, executes: bool
+) -> None:
+    vendor = a_vendor(Gate(), sale=BY_OUR_NUMBER)
+    async with a_house(place, vendor, boot_id="boot-0", limits=BRIEF_LEASE) as house:
+        caller = house.booking_task()
+        await until(lambda: vendor.running == 1)
+        if executes:
+            vendor.execute(vendor.sends[0])
+        await house.stop(0)
+        await asyncio.gather(caller, return_exceptions=True)
+    policy = replace(QUICK, settle_s=0.6)
+    async with a_house(place, vendor, policy, boot_id="boot-1") as house:
+        await house.becomes(State.IN_DOUBT)
+        doubt = (await house.get()).doubt_time
+        await house.becomes(State.REVERSED)
+        history, _ = await house.story()
+
+        begun = next(it.time for it in history if it.to_state is State.REVERSING)
+        assert doubt is not None
+        assert (begun - doubt).total_seconds() >= 0.6
+        assert len(vendor.undone) == int(executes)
+        assert vendor.standing == []
+
+
+async def test_who_repeats_does_not_hurry_an_undo(place: Place) -> None:
+    """The repeat finds that it has to wait, and writes nothing about it."""
+    vendor = a_vendor(loses_the_answer, sale=BY_OUR_NUMBER)
+    async with a_house(place, vendor, replace(SETTLED, settle_s=600.0)) as house:
+        await house.fails(within_s=0.4)
+        before = await house.get()
+        for _ in range(2):
+            await house.fails(within_s=0.4)
+
+        assert (await house.get()) == before
+        assert len(vendor.sends) == 1
+
+
 async def test_nothing_is_undone_before_the_settle_time(place: Place) -> None:
     vendor = a_vendor(loses_the_answer, sale=BY_OUR_NUMBER)
     policy = replace(SETTLED, settle_s=600.0)
@@ -648,6 +687,32 @@ async def test_one_of_two_callers_who_leaves_takes_nothing_from_the_other(place:
         await stays
 
         assert (await house.get()).state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "out of time"])
+async def test_who_asks_for_something_else_under_the_same_id_gives_nothing_up(
+    place: Place, leaves: bool
+) -> None:
+    """A request_id that is used twice costs its second caller, never the first one's booking."""
+    gate = Gate()
+    async with a_house(place, a_vendor(gate), QUICK) as house:
+        first = house.booking_task(within_s=0.5)
+        await gate.arrived.wait()
+        await failure(first)
+        async with house.journal.writer_held():
+            another = house.booking_task(asked=Money("CHF", 990), within_s=0.5, **AUTO)
+            await until(lambda: house.journal.writes_waiting > 0)
+            if leaves:
+                another.cancel()
+            await asyncio.sleep(0.6)
+        await asyncio.gather(another, return_exceptions=True)
+        untouched = await house.get()
+        gate.go.set()
+        await house.becomes(State.SUCCEEDED)
+
+        assert not untouched.cancel_requested
+        assert (await failure(house.book(asked=Money("CHF", 990), **AUTO))).fate is None
+        assert len(house.vendor.standing) == 1
 
 
 @pytest.mark.parametrize(

@@ -76,30 +76,30 @@ class Flights:
                 once the journal was asked; without it nothing is said of earlier calls.
         """
         try:
-            return await self._book(call)
+            draft = await self._drafts.draft(call)
         except LoyaltyError as error:
-            if error.fate is not Fate.UNKNOWN:
+            if error.reason is not Reason.ORIGINAL_NOT_FOUND:
                 raise
-            if call.in_doubt_policy is InDoubtPolicy.AUTO_REVERSE:
+            return await self._without_original(call, error)
+        if call.in_doubt_policy is not InDoubtPolicy.AUTO_REVERSE:
+            return await self._book(call, draft)
+        try:
+            return await self._book(call, draft)
+        except LoyaltyError as error:
+            if error.fate is Fate.UNKNOWN:
                 # Before the caller hears of the doubt, since it relies on the undo from then on.
-                known = await self._moves.give_up(call.tenant, call.request_id, "AUTO_REVERSE")
+                known = await self._moves.give_up(draft.booking, "AUTO_REVERSE")
                 if known is not None and known.is_answered:
                     return self._answer(Landed(known, is_replayed=True), is_replayed=True)
             raise
         except asyncio.CancelledError:
             flight = self._flights.get((call.tenant, call.request_id))
             others = flight.waiting if flight else 0
-            if call.in_doubt_policy is InDoubtPolicy.AUTO_REVERSE and not others:
-                self._keep(self._moves.give_up(call.tenant, call.request_id, "the caller has gone"))
+            if not others:
+                self._keep(self._moves.give_up(draft.booking, "the caller has gone"))
             raise
 
-    async def _book(self, call: BookingCall) -> Answer:
-        try:
-            draft = await self._drafts.draft(call)
-        except LoyaltyError as error:
-            if error.reason is not Reason.ORIGINAL_NOT_FOUND:
-                raise
-            return await self._without_original(call, error)
+    async def _book(self, call: BookingCall, draft: Draft) -> Answer:
         booking = draft.booking
         key = (call.tenant, call.request_id)
         flight = self._flights.get(key)

@@ -183,29 +183,24 @@ class Moves:
             after = stands(found, self._journal.now())
             await self.move(self.change(found, after, self.means_of(found), "caller", None, why))
 
-    async def give_up(self, tenant: str, request_id: str, why: str) -> Booking | None:
-        """Notes that the caller relies on the undo of a doubt; what the journal holds then."""
-        found = await self._journal.find(tenant, request_id=request_id)
-        while found is not None and found.state in (State.SENDING, State.IN_DOUBT):
-            if found.cancel_requested:
-                return found
-            found = await self.wish_away(found, "caller", why)
-        return found
+    async def give_up(self, asked: Booking, why: str) -> Booking | None:
+        """Notes that the caller relies on the undo of what it asked for, should it be a doubt.
 
-    async def wish_away(self, booking: Booking, actor: str, why: str) -> Booking:
-        """Notes the intent CANCEL of what may have been sent; what the journal holds then."""
-        after = replace(booking, intent=Intent.CANCEL, epoch=booking.epoch + 1)
-        if not booking.attempt_open:
-            # Nobody is at the vendor with it, so recovery may go on from here at once.
-            after = replace(
-                after, owner="", lease_until=None, next_attempt_time=self._journal.now()
-            )
-        if await self._journal.change(Change(booking, after, actor, why)):
-            self._watchers.tell(after.booking_id)
-            if not after.attempt_open and after.next_attempt_time is not None:
-                self._watchers.due(after.next_attempt_time)
-            return after
-        return await self._read(booking)
+        Returns:
+            What the journal holds then; None where it has nothing, or where the request_id means
+            something else, which is not this caller's to give up.
+        """
+        found = await self._journal.find(asked.tenant, request_id=asked.request_id)
+        while found is not None and found.fingerprint == asked.fingerprint:
+            if found.state not in (State.SENDING, State.IN_DOUBT) or found.cancel_requested:
+                return found
+            # Whoever is at the vendor with it meets the wish when it settles.
+            wished = replace(found, intent=Intent.CANCEL, epoch=found.epoch + 1)
+            if await self._journal.change(Change(found, wished, "caller", why)):
+                self._watchers.tell(wished.booking_id)
+                return wished
+            found = await self._read(found)
+        return None
 
     async def _read(self, booking: Booking) -> Booking:
         found = await self._journal.find(booking.tenant, booking_id=booking.booking_id)
