@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import NoReturn
 
 import pytest
 
@@ -10,7 +11,13 @@ from loyalty_gateway.booking.story import _FAULTS
 from loyalty_gateway.domain.booking import OWN_UNDO, State, Story, WhoseFault
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.domain.operations import Operation, Receipt
-from loyalty_gateway.providers.port import Candidate, Finding, Question
+from loyalty_gateway.providers.port import (
+    Candidate,
+    Finding,
+    ProviderError,
+    Question,
+    StatusRow,
+)
 from tests.booking.house import CARD, QUICK, TENANT, House, failure, open_house, until
 from tests.booking.test_recovery import (
     BOOKED,
@@ -31,6 +38,7 @@ from tests.booking.vendor import (
     books,
     breaks,
     contradicts,
+    contradicts_the_question,
     is_not_reached,
     is_silent,
     limits_the_rate,
@@ -379,6 +387,42 @@ def answers_without_a_rule(finding: Finding) -> Reply:
         return finding
 
     return reply
+
+
+async def test_a_question_that_only_a_person_can_judge_is_told_with_the_vendors_code(
+    place: Place,
+) -> None:
+    vendor = FakeVendor(
+        loses_the_answer,
+        offers={Operation.DEBIT_BALANCE: ASKED},
+        answers=[contradicts_the_question],
+    )
+    async with open_house(place, vendor, policy=QUICK, promises={QUERY_ANSWERS: True}) as house:
+        await house.fails()
+        (question,) = [line for line in lines(await told(house)) if "whether it was booked" in line]
+
+    has(question, "Attempt 2", "code undone", "proves nothing")
+
+
+async def test_no_answer_to_a_question_is_told_where_the_adapter_names_no_rule(
+    place: Place,
+) -> None:
+    async def says_nothing(vendor: FakeVendor, question: Question) -> NoReturn:
+        raise ProviderError(StatusRow(Reason.PROVIDER_INTERNAL), "no answer came", rule="")
+
+    vendor = FakeVendor(
+        loses_the_answer,
+        offers={Operation.DEBIT_BALANCE: ASKED},
+        answers=[says_nothing],
+    )
+    async with open_house(place, vendor, policy=QUICK, promises={QUERY_ANSWERS: True}) as house:
+        await house.book()
+        silent, found = [
+            line for line in lines(await told(house)) if "whether it was booked" in line
+        ]
+
+    has(silent, "no HTTP answer", "rule: no answer")
+    has(found, "it was (rule")
 
 
 async def test_an_own_undo_that_did_not_leave_says_that_the_gateway_goes_on(place: Place) -> None:
