@@ -115,6 +115,41 @@ async def test_another_currency_is_refused_before_anybody_is_asked(
     assert house.vendors[connection].recorder.seen == []
 
 
+@pytest.mark.parametrize("connection", ["cashassist", "loyalife", "openloyaltypay"])
+async def test_points_are_booked_in_the_vendors_unit_whether_it_is_named_or_not(
+    house: House, connection: str
+) -> None:
+    request: Any = await ask(house, ("Points.RedeemPoints", connection))
+
+    for unit in ("", "points"):
+        request.request_id = new_request_id()
+        request.points.unit = unit
+        reply = await house.call(request)
+        assert reply.is_ok, str(reply)
+        assert reply.booking.applied.points == types_pb2.PointsAmount(value=request.points.value)
+
+    request.points.unit = ""
+    again = await house.call(request)
+    assert again.is_ok, str(again)
+    assert again.booking == reply.booking, "the same request, with its unit unnamed"
+
+
+@pytest.mark.parametrize("connection", ["cashassist", "loyalife", "openloyaltypay"])
+async def test_points_of_another_unit_are_refused_before_anybody_is_asked(
+    house: House, connection: str
+) -> None:
+    request: Any = await ask(house, ("Points.RedeemPoints", connection))
+    request.points.unit = "miles"
+
+    reply = await house.call(request)
+
+    assert (reply.code, reply.reason) == (INVALID, "REQUEST_INVALID"), str(reply)
+    assert [it.field for it in _detail(reply, error_details_pb2.BadRequest).field_violations] == [
+        "points.unit"
+    ]
+    assert house.vendors[connection].recorder.seen == []
+
+
 # --- refused by the adapter, before anything with an effect was sent ----------------------------
 
 

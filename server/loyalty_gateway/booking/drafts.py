@@ -12,7 +12,7 @@ from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.booking.sealed import Sealed
 from loyalty_gateway.booking.undo import refusal_to_undo
 from loyalty_gateway.domain.accounts import mask_account_id
-from loyalty_gateway.domain.amounts import Money
+from loyalty_gateway.domain.amounts import Amount, Money, Points
 from loyalty_gateway.domain.booking import OWN_UNDO, Booking, State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason, Violation
 from loyalty_gateway.domain.operations import (
@@ -28,6 +28,9 @@ from loyalty_gateway.domain.operations import (
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.providers.port import Offer
+
+_POINTS = "points"
+"""The unit's name in the contract; an empty one means the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ class Drafts:
         order = Order(
             operation=call.operation,
             account_id=account_id,
-            asked=call.asked,
+            asked=_in_vendors_unit(call.asked, link),
             allow_partial=call.allow_partial,
             may_take_part=call.allow_partial and link.may_take_part(offer),
             carries_tag=link.is_tagged(offer),
@@ -340,6 +343,26 @@ class Drafts:
             if value not in (None, "", ()):
                 parts += [name, repr(value)]
         return self._keyring.fingerprint(parts)
+
+
+def _in_vendors_unit(asked: Amount | None, link: Link) -> Amount | None:
+    """The amount as the vendor tells it: points are in its unit, whether that is named or not.
+
+    Raises LoyaltyError REQUEST_INVALID for points of another unit.
+    """
+    if not isinstance(asked, Points):
+        return asked
+    unit = link.adapter.points_unit
+    if asked.unit not in ("", _POINTS, unit):
+        names = " or ".join(dict.fromkeys((unit or _POINTS, _POINTS)))
+        raise LoyaltyError(
+            Reason.REQUEST_INVALID,
+            f"This connection's points are {names}; leave points.unit empty.",
+            field="points.unit",
+            violations=(Violation("points.unit", f"must be empty or {names}"),),
+            **at(link),
+        )
+    return replace(asked, unit=unit)
 
 
 def _refusal(original: Booking, link: Link, call: BookingCall) -> LoyaltyError | None:
