@@ -8,11 +8,15 @@ import pytest
 
 from loyalty.v1 import bookings_pb2, types_pb2
 from loyalty_gateway.conformance.books import Books
+from loyalty_gateway.conformance.recorder import Seen
 from loyalty_gateway.domain.operations import Operation, kind_of
 from loyalty_gateway.sandbox.book import Effect
-from tests.vendors.asking import MINOR, POINTS, ask
+from loyalty_gateway.sandbox.faults import Answer
+from tests.e2e.caller import new_request_id
+from tests.vendors.asking import MINOR, POINTS, ask, new_person
 from tests.vendors.house import House
 from tests.vendors.matrix import FILLED, Cell, cell_id
+from tests.vendors.rows import FIRST_CALL_S, OUTAGE
 
 BOOKINGS: Final = tuple(cell for cell in FILLED if kind_of(Operation(cell[0])) == "BOOKING")
 
@@ -256,3 +260,60 @@ async def test_an_earning_that_a_duplicate_proves_has_the_number_that_it_was_giv
     assert reference.kind == "transaction_id" and reference.value.startswith("LG-")
     found = await house.call(bookings_pb2.GetBookingRequest(name=reply.booking.name))
     assert list(found.booking.provider_references) == [reference]
+
+
+STATES: Final[Mapping[Cell, str]] = {
+    ("Gift.ActivateGiftCard", "openloyaltypay"): "/openLoyaltyPay/giftActivate",
+    ("Cards.UpdateCard", "loyalife"): "/api/Member/UpdateProfileWithAttributes",
+    ("Wallets.UpdateWallet", "loyalife"): "/api/Member/UpdateProfileWithAttributes",
+    ("Cards.UpdateCard", "cashassist"): "/loyalty-cards/update",
+    ("Wallets.UpdateWallet", "cashassist"): "/loyalty-cards/update",
+}
+"""Bookings that set a state and are sent again without a key; and where to."""
+
+
+def _otherwise(request: Any) -> Any:
+    """The same booking, which sets something else."""
+    other = type(request)()
+    other.CopyFrom(request)
+    other.request_id = new_request_id()
+    if "activate" in request.DESCRIPTOR.fields_by_name:
+        other.activate = not request.activate
+    elif "profile" in request.DESCRIPTOR.fields_by_name:
+        other.profile.email = new_person().email
+    elif request.card.holder.display_name:
+        other.card.holder.display_name = "Jane Otherwise"
+    else:
+        other.card.holder.given_name = "Otto"
+    return other
+
+
+@pytest.mark.parametrize("cell", STATES, ids=cell_id)
+async def test_what_sets_a_state_is_not_sent_again_after_the_next_that_sets_it(
+    house: House, cell: Cell
+) -> None:
+    vendor = house.vendors[cell[1]]
+    first: Any = await ask(house, cell)
+    other = _otherwise(first)
+    sent: list[bytes] = []
+
+    def lose_the_first(seen: Seen) -> Answer | None:
+        if not seen.route[1].endswith(STATES[cell]):
+            return None
+        sent.append(seen.body)
+        return OUTAGE if seen.body == sent[0] else None
+
+    house.play(cell[1], lose_the_first)
+    doubted = await house.call(first, timeout_s=FIRST_CALL_S)
+    held = await house.call(other, timeout_s=FIRST_CALL_S)
+    house.play(cell[1], None)
+    vendor.recorder.seen.clear()
+    ended = await house.end(first.request_id)
+    booked = await house.call(other)
+
+    assert doubted.reason == "BOOKING_IN_DOUBT", str(doubted)
+    assert held.reason == "ACCOUNT_ON_HOLD", str(held)
+    assert ended.state == types_pb2.BOOKING_STATE_SUCCEEDED
+    assert booked.is_ok, str(booked)
+    writes = [it.body for it in vendor.recorder.seen if it.route[1].endswith(STATES[cell])]
+    assert len(writes) == 2 and writes[0] == sent[0] != writes[1]

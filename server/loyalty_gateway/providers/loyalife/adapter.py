@@ -106,7 +106,10 @@ class LoyalifeAdapter:
 
     def _member_offers(self) -> dict[Operation, Offer]:
         member = self.members
-        update = Offer(member.update, ways=_RESEND, prepare=member.prepare_update)
+        # It sets a state, so it may be sent again; but a later one must not be overtaken by it.
+        update = Offer(
+            member.update, ways=_RESEND, is_held_in_doubt=True, prepare=member.prepare_update
+        )
         return {
             Operation.SEARCH_CARDS: Offer(
                 member.search, note="finds by an attribute that the programme marks as unique"

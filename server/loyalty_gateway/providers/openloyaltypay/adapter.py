@@ -125,8 +125,10 @@ class OpenLoyaltyPayAdapter:
             Operation.GET_GIFT_CARD: Offer(self.get_card),
             Operation.ACTIVATE_GIFT_CARD: Offer(
                 self.book,
-                # It sets a state and carries no order number.
+                # It sets a state and carries no order number, so it may be sent again; but a
+                # later one must not be overtaken by it.
                 ways=(Way(RecoveryMode.SAFE_RESEND),),
+                is_held_in_doubt=True,
                 note="the vendor gives an activation no number of its own",
             ),
             Operation.TOP_UP_GIFT_CARD: Offer(
