@@ -2,6 +2,7 @@
 
 import dataclasses
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,8 @@ from loyalty_gateway.providers.port import (
     Search,
 )
 from loyalty_gateway.sandbox import LoyalifePlayer, LoyalifeSettings
+from loyalty_gateway.sandbox.book import Card
+from loyalty_gateway.sandbox.loyalife import wire
 from loyalty_gateway.sandbox.loyalife.cards import PASSWORD_HASH
 from tests.providers.loyalife.test_adapter import SPEECHES, grow_old, routes
 from tests.providers.loyalife.verbs import KEY, MEMBER, book, call, refused
@@ -202,6 +205,24 @@ class TestUpdates:
             await self.update(adapter, account_id="m_9999")
         assert caught.value.status.reason is Reason.ACCOUNT_NOT_FOUND
         assert caught.value.status.fate is Fate.NOT_EXECUTED
+
+    async def test_another_members_profile_is_no_ground_for_an_update(
+        self, adapter: LoyalifeAdapter, player: LoyalifePlayer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        encode = wire.encode_profile
+
+        def of_another(card: Card) -> dict[str, Any]:
+            return encode(card) | {"RelationReference": "m_8125"}
+
+        monkeypatch.setattr(wire, "encode_profile", of_another)
+        error = await refused(
+            adapter, Order(Operation.UPDATE_WALLET, MEMBER, person=PERSON, update_mask=("email",))
+        )
+        assert (error.status.reason, error.status.fate) == (
+            Reason.PROVIDER_ANSWER_UNREADABLE,
+            Fate.NOT_EXECUTED,
+        )
+        assert routes(player)["UpdateProfileWithAttributes"] == 0
 
     async def test_what_this_vendor_cannot_set_is_never_sent(
         self, adapter: LoyalifeAdapter, player: LoyalifePlayer

@@ -144,14 +144,18 @@ class Members:
         """The vendor's own number of the member, which its updates are keyed by.
 
         Raises:
-            ProviderError: by the tables; nothing was booked.
+            ProviderError: by the tables, and for another member's profile; nothing was booked.
         """
         asked = self._profile(order.operation, order.account_id)
+        now = datetime.now(UTC)
         try:
-            answered = await self._session.exchange(asked, members.decode_member_number)
+            answered = await self._session.exchange(
+                asked, lambda read: members.decode_profile(read, order.account_id, now)
+            )
         except ProviderError as error:
             raise as_preparation(error) from error
-        return ((members.MEMBER_NUMBER, str(answered.value)),)
+        number, _ = answered.value
+        return ((members.MEMBER_NUMBER, number.value),)
 
     async def update(self, send: Send) -> Executed:
         """Sets what the mask names; the same update twice leaves the same profile.
