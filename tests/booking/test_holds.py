@@ -6,12 +6,23 @@ from datetime import UTC, datetime
 import pytest
 
 from loyalty_gateway.booking.calls import AccountKey, Decision, ReadCall
+from loyalty_gateway.booking.connections import NO_OTHER_CHANNEL_BOOKS
 from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.booking import State
 from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.domain.operations import CardFacts, Operation
 from loyalty_gateway.journal.journal import ListQuery
-from tests.booking.house import CARD, PATIENT, QUICK, TENANT, House, in_s, open_house, until
+from tests.booking.house import (
+    CARD,
+    PATIENT,
+    QUICK,
+    TENANT,
+    House,
+    failure,
+    in_s,
+    open_house,
+    until,
+)
 from tests.booking.test_recovery import (
     BOOKED,
     NOT_BOOKED,
@@ -22,6 +33,7 @@ from tests.booking.test_recovery import (
     resolve,
 )
 from tests.booking.vendor import (
+    MATCHED,
     Act,
     FakeVendor,
     Gate,
@@ -174,6 +186,40 @@ async def test_two_bookings_that_were_sent_together_each_hold_the_account(place:
         await house.book("sale-0003")
 
     assert still.reason is Reason.ACCOUNT_ON_HOLD
+
+
+async def test_of_two_repeats_of_one_moment_one_gets_the_account_that_each_needs_alone(
+    place: Place,
+) -> None:
+    gate = Gate()
+    vendor = FakeVendor(
+        is_not_reached,
+        is_not_reached,
+        gate,
+        offers={Operation.DEBIT_BALANCE: MATCHED},
+        is_idempotent=False,
+    )
+    async with open_house(place, vendor, promises={NO_OTHER_CHANNEL_BOOKS: True}) as house:
+        await house.fails("sale-0001")
+        await house.fails("sale-0002")
+        async with house.journal.writer_held():
+            both = [house.booking_task(f"sale-000{number}") for number in (1, 2)]
+            await until(lambda: house.journal.writes_waiting == 2)
+        await gate.arrived.wait()
+        ended, (running,) = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        refused = await failure(ended.pop())
+        holds = await house.journal.on_the_writers_connection(
+            lambda connection: connection.exec_driver_sql("SELECT * FROM account_hold").all()
+        )
+        gate.go.set()
+        await running
+
+        assert refused.reason is Reason.ACCOUNT_ON_HOLD
+        assert (refused.fate, refused.is_final) == (Fate.NOT_EXECUTED, False)
+        assert (len(holds), vendor.running_max) == (1, 1)
+        assert refused.request_id is not None
+        await house.book(refused.request_id)
+        assert len(vendor.effects) == 2
 
 
 # --- floods -----------------------------------------------------------------------------------

@@ -170,12 +170,18 @@ class Batches:
             or any(change.holds_account is not None for change in changes)
         ):
             self._store.begin_whole(connection)
-        held = {id(change) for change in waiting if self._is_held(connection, change.before)}
+        waiting.sort(key=lambda it: it.before.account_hash)
+        for change in waiting:
+            self._store.lock_account(connection, change.before.account_hash)
         landed: set[int] = set()
         for chosen in rounds:
-            free = [change for change in chosen if id(change) not in held]
+            free = [change for change in chosen if not change.waits_for_account]
             if free:
                 landed |= self._apply_round(connection, free)
+            # One after the other: each must see the holds of those before it.
+            for change in chosen:
+                if change.waits_for_account and not self._is_held(connection, change.before):
+                    landed |= self._apply_round(connection, [change])
         return [id(change) in landed for change in changes]
 
     def _apply_round(self, connection: Connection, changes: Sequence[Change]) -> set[int]:
@@ -204,8 +210,7 @@ class Batches:
         return set(map(id, landed))
 
     def _is_held(self, connection: Connection, booking: Booking) -> bool:
-        """Whether another booking holds the account; none will, until this batch has ended."""
-        self._store.lock_account(connection, booking.account_hash)
+        """Whether another booking holds the account, which this batch has locked."""
         table = schema.account_hold
         statement = select(table.c.root_booking).where(
             table.c.tenant == booking.tenant,
