@@ -150,9 +150,12 @@ async def test_no_card_number_stands_in_the_evidence(place: Place) -> None:
 async def test_a_broken_promise_counts_even_where_it_cannot_be_written_down(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vendor = ProvableVendor(**{RESEND_IS_SAFE: is_broken})
+    vendor = ProvableVendor()
 
-    async with open_house(place, vendor) as house:
+    async with open_house(place, vendor, promises={}) as house:
+        await house.engine.prove(TENANT, "main")
+        assert await mode(house) is RecoveryMode.SAFE_RESEND
+        vendor.proofs[RESEND_IS_SAFE] = is_broken
         save = house.journal.save_promise
 
         async def saves_no_bad_news(tenant: str, row: PromiseRow) -> None:
@@ -163,6 +166,13 @@ async def test_a_broken_promise_counts_even_where_it_cannot_be_written_down(
         monkeypatch.setattr(house.journal, "save_promise", saves_no_bad_news)
         error = await failure(house.engine.prove(TENANT, "main"))
         assert await mode(house) is RecoveryMode.MANUAL
+        # What the journal says is read again, and is older.
+        vendor.proofs[RESEND_IS_SAFE] = finds_nobody
+        await house.engine.prove(TENANT, "main")
+        assert await mode(house) is RecoveryMode.MANUAL
+        vendor.proofs[RESEND_IS_SAFE] = holds
+        await house.engine.prove(TENANT, "main")
+        assert await mode(house) is RecoveryMode.SAFE_RESEND
 
     assert error.reason is Reason.JOURNAL_UNAVAILABLE
 

@@ -92,8 +92,12 @@ class Promises:
         for row in await self._journal.promises(self._tenant):
             link = self._connections.find(row.connection)
             # A proof speaks of one target: after a change of vendor or credential it is void.
-            if link is not None and link.target_hash == row.target_hash:
-                link.proven[row.name] = proof(row.name, row.value, row.time, row.evidence)
+            if link is None or link.target_hash != row.target_hash:
+                continue
+            known = link.proven.get(row.name)
+            if known is not None and not known.value and known.time and row.time < known.time:
+                continue  # It was seen broken since, which could not be written down.
+            link.proven[row.name] = proof(row.name, row.value, row.time, row.evidence)
 
     async def _keep_up(self) -> None:
         """A promise that another process saw broken must not be relied upon here for long."""
