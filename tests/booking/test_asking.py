@@ -497,6 +497,17 @@ def test_a_refusal_of_one_of_several_attempts_waits_for_the_settle_time() -> Non
     assert after_finding(booking, refused, at(60), at(60), ASKS, POLICY).state is State.DECLINED
 
 
+@pytest.mark.parametrize(
+    ("is_unlike", "state"), [(False, State.SUCCEEDED), (True, State.NEEDS_REVIEW)]
+)
+def test_a_line_that_something_speaks_against_is_a_persons(is_unlike: bool, state: State) -> None:
+    line = Candidate(Receipt((Reference("line", "1"),)), at(-400), is_unlike=is_unlike)
+    means = Means((RecoveryMode.STATEMENT_MATCH,), books_alone=True)
+    after = after_finding(a_doubt(), Finding((line,)), at(10), at(10), means, POLICY)
+
+    assert after.state is state
+
+
 _R1, _R2 = (Candidate(Receipt((Reference("line", number),))) for number in "12")
 _FINDINGS = st.sampled_from(
     [

@@ -85,7 +85,7 @@ def _is_ambiguous(
     if order.carries_tag:
         # Somebody else's, it seems: ours would show its tag, if it is there at all by now.
         return is_settled
-    return len(free) > 1 or not means.books_alone
+    return len(free) > 1 or not means.books_alone or free[0].is_unlike
 
 
 def _found(asked: Booking, candidate: Candidate, now: datetime, means: Means) -> Booking:

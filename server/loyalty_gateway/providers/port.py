@@ -135,12 +135,14 @@ class Candidate:
     """A booking in the vendor's books that may be the one in question.
 
     `is_certain` when it carries our outbound id or our tag; else only account, amount and time
-    speak for it. Its first reference is the one that no two bookings may share.
+    speak for it. `is_unlike` when something of it speaks against it, so that it takes a person to
+    say. Its first reference is the one that no two bookings may share.
     """
 
     receipt: Receipt
     time: datetime | None = None
     is_certain: bool = False
+    is_unlike: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,21 @@ async def ask(adapter: LoyalifeAdapter, order: Order, key: str = KEY) -> Finding
     assert offer.ask is not None
     order = await prepared(adapter, order)
     return await offer.ask(Question(order, key, datetime.now(UTC) - timedelta(seconds=5)))
+
+
+def line_named(merchant: str) -> dict[str, Any]:
+    """A line that shows the usual redemption and not its number."""
+    return {
+        "Id": 541_012,
+        "Points": 1000,
+        "TransactionDate": "2026-02-04T08:00:00",
+        "MerchantName": merchant,
+    }
+
+
+def page_of(*lines: dict[str, Any]) -> bytes:
+    inner = {"IsSucessful": True, "ErrorCode": "000", "ReturnObject": lines, "Count": len(lines)}
+    return json.dumps(inner).encode()
 
 
 class TestWithATag:
@@ -88,18 +104,45 @@ class TestWithATag:
         self, open_connection_to: Open
     ) -> None:
         order = redemption(carries_tag=True)
-        line = {
-            "Id": 541_012,
-            "Points": 1000,
-            "TransactionDate": "2026-02-04T08:00:00",
-            "MerchantName": merchant_name("Amazon", KEY, carries_tag=True),
-        }
-        inner = {"IsSucessful": True, "ErrorCode": "000", "ReturnObject": [line], "Count": 1}
-        async with running(token_and(json.dumps(inner).encode())) as server:
+        line = line_named(merchant_name("Amazon", KEY, carries_tag=True))
+        async with running(token_and(page_of(line))) as server:
             adapter = open_connection_to(f"http://127.0.0.1:{server.port}")
             (candidate,) = (await ask(adapter, order)).candidates
         assert candidate.is_certain
         assert candidate.receipt.references[0] == Reference("statement_line", "541012")
+
+    @pytest.mark.parametrize(
+        "shown",
+        ["Caf&eacute; M&amp;M Ж", "Café M&M ?", "Caf? M&M ?", "Caf", "", " CAFÉ M&M Ж"],
+    )
+    async def test_a_line_is_found_by_its_tag_whatever_became_of_the_name(
+        self, open_connection_to: Open, shown: str
+    ) -> None:
+        order = redemption(carries_tag=True, sale=Sale(merchant_name="Café M&M Ж"))
+        tag = merchant_name("", KEY, carries_tag=True)
+        async with running(token_and(page_of(line_named(f"{shown}{tag} ")))) as server:
+            adapter = open_connection_to(f"http://127.0.0.1:{server.port}")
+            (candidate,) = (await ask(adapter, order)).candidates
+        assert candidate.is_certain
+
+    @pytest.mark.parametrize(
+        ("shown", "is_told"),
+        [
+            (merchant_name("Amazon", KEY, carries_tag=True)[:-1], True),
+            (merchant_name("Amazon", KEY, carries_tag=True).replace("#", "&#35;"), True),
+            ("Amazon", True),
+            ("Zalando", True),
+            ("", True),
+            (merchant_name("Amazon", OTHER_KEY, carries_tag=True), False),
+        ],
+    )
+    async def test_a_line_that_shows_nobodys_tag_is_told_and_never_certain(
+        self, open_connection_to: Open, shown: str, is_told: bool
+    ) -> None:
+        async with running(token_and(page_of(line_named(shown)))) as server:
+            adapter = open_connection_to(f"http://127.0.0.1:{server.port}")
+            found = (await ask(adapter, redemption(carries_tag=True))).candidates
+        assert [it.is_certain for it in found] == [False] * is_told
 
     async def test_other_points_under_our_tag_are_for_a_person(
         self, adapter: LoyalifeAdapter
@@ -125,10 +168,18 @@ class TestWithoutATag:
         player.stage.settings = settings
         await book(adapter, redemption(999), OTHER_KEY)
         await book(adapter, redemption(redemption_kind="hotel"), f"{OTHER_KEY}2")
-        await book(adapter, redemption(sale=Sale(merchant_name="Zalando")), f"{OTHER_KEY}3")
         await refused(adapter, redemption(), fault=fault)
         finding = await ask(adapter, redemption())
         assert [found.is_certain for found in finding.candidates] == [False] * count
+        assert [found.is_unlike for found in finding.candidates] == [False] * count
+
+    @pytest.mark.parametrize("name", ["M&amp;M", "M?M", "Zalando"])
+    async def test_a_line_under_another_name_is_told_and_is_a_persons(
+        self, adapter: LoyalifeAdapter, name: str
+    ) -> None:
+        await book(adapter, redemption(sale=Sale(merchant_name=name)), OTHER_KEY)
+        (found,) = (await ask(adapter, redemption(sale=Sale(merchant_name="M&M")))).candidates
+        assert (found.is_certain, found.is_unlike) == (False, True)
 
     async def test_two_that_look_alike_are_both_told(self, adapter: LoyalifeAdapter) -> None:
         await book(adapter, redemption(), OTHER_KEY)

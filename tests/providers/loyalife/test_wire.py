@@ -25,7 +25,12 @@ from loyalty_gateway.providers.http import HttpAnswer
 from loyalty_gateway.providers.loyalife.wire import bookings, envelope, history, members
 from loyalty_gateway.providers.loyalife.wire.bookings import Programme, merchant_name
 from loyalty_gateway.providers.loyalife.wire.envelope import Envelope
-from loyalty_gateway.providers.loyalife.wire.history import Line, may_be, transaction_of
+from loyalty_gateway.providers.loyalife.wire.history import (
+    Line,
+    is_unlike,
+    may_be,
+    transaction_of,
+)
 from loyalty_gateway.providers.loyalife.wire.members import MissingField
 from loyalty_gateway.providers.loyalife.wire.times import DeploymentTime, decode_day
 from loyalty_gateway.providers.tokens import Token
@@ -373,11 +378,15 @@ class TestHistory:
             ({"loyalty_type": 2}, False),
             ({"loyalty_type": 1}, True),
             ({"loyalty_type": None}, True),
-            ({"merchant": "Amazing"}, False),
+            ({"merchant": "Amazing"}, True),
             ({"merchant": "AMAZON PRIME"}, True),
             ({"merchant": "Amaz"}, True),
             ({"merchant": ""}, True),
+            ({"merchant": "Amazon Prime #ABCDEFGHI"}, True),
+            ({"merchant": "Amazon Prime #abcdefghij"}, True),
             ({"merchant": "Amazon Prime #ABCDEFGHIJ"}, False),
+            ({"merchant": "Amazon Prime #ABCDEFGHIJ "}, False),
+            ({"merchant": "Amazon P&amp;R #RESTAURANT"}, True),
         ],
     )
     def test_a_line_that_might_be_the_booking_is_never_overlooked(
@@ -385,7 +394,25 @@ class TestHistory:
     ) -> None:
         usual = {"loyalty_type": 30, "is_credit": False, "merchant": "Amazon Prime"}
         found = Line(1, changes.pop("points", 500), NOW, **{**usual, **changes})
-        assert may_be(found, 500, "Amazon Prime", 30) is is_it
+        assert may_be(found, 500, "Amazon Prime #RESTAURANT", 30) is is_it
+
+    @pytest.mark.parametrize(
+        ("changes", "speaks_against_it"),
+        [
+            ({}, False),
+            ({"merchant": "AMAZ "}, False),
+            ({"merchant": ""}, False),
+            ({"merchant": "Amazing"}, True),
+            ({"external_reference": ""}, True),
+        ],
+    )
+    def test_a_line_under_another_name_or_without_its_number_speaks_against_itself(
+        self, changes: dict[str, Any], speaks_against_it: bool
+    ) -> None:
+        usual = {"external_reference": GUID, "merchant": "Amazon Prime"}
+        assert is_unlike(Line(1, 500, NOW, **{**usual, **changes}), "Amazon Prime") is (
+            speaks_against_it
+        )
 
     def test_sums_are_by_category_and_unknown_ones_are_in_none(self) -> None:
         content = [

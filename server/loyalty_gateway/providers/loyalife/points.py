@@ -225,7 +225,7 @@ class PointBookings:
         lines = answered.value
         found: dict[str, Candidate] = {}
         for line in lines:
-            is_ours = order.carries_tag and line.merchant == merchant
+            is_ours = order.carries_tag and bookings.shows_tag(line.merchant, question.outbound_id)
             if is_ours and not (line.points == points and line.is_credit is not True):
                 if line.is_credit:
                     continue  # Its reversal, which repeats the name.
@@ -235,11 +235,15 @@ class PointBookings:
                     "the provider's books hold other points under this booking's tag",
                     "a line with our tag and other points",
                 )
-            is_alike = history.may_be(line, points, merchant, kind)
-            if not (is_ours or (is_alike and (not order.carries_tag or not line.merchant))):
+            if not (is_ours or history.may_be(line, points, merchant, kind)):
                 continue
             receipt = _redeemed(line, merchant)
-            found[receipt.references[0].value] = Candidate(receipt, line.time, is_certain=is_ours)
+            found[receipt.references[0].value] = Candidate(
+                receipt,
+                line.time,
+                is_certain=is_ours,
+                is_unlike=not is_ours and history.is_unlike(line, merchant),
+            )
         return Finding(
             tuple(found.values()),
             http_status=answered.http_status,

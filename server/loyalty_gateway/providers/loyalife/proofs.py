@@ -27,8 +27,9 @@ REVERSAL_RUNS_ONCE: Final = "reversal_runs_once"
 IDEMPOTENCY_KEY_DEDUPES: Final = "idempotency_key_dedupes"
 NO_OTHER_CHANNEL_BOOKS: Final = "no_other_channel_books"
 
-PROOF_MERCHANT: Final = "Promise proof of the loyalty gateway, as long as a name may be"
-"""Longer than the limit, so that a vendor which keeps less of a name than we send is found out."""
+PROOF_MERCHANT: Final = "Promise & proof, café Ж, of the loyalty gateway, as long as a name may be"
+"""Longer than the limit, and with letters that need more room where they are stored as bytes or
+escaped, so that a vendor which keeps less of a name than we send is found out."""
 
 PROOF_POINTS: Final = 1
 PROOF_AMOUNT: Final = Decimal(10)

@@ -43,7 +43,8 @@ MERCHANT_CHARACTERS_MAX: Final = 40
 """Assumed: no page says how long the name may be, so it is kept as short as a receipt's line."""
 
 TAG_CHARACTERS: Final = 10
-_TAG_MARK: Final = " #"
+_TAG_MARK: Final = "#"
+_WHOLE_TAG: Final = re.compile(rf"{_TAG_MARK}[A-Z2-7]{{{TAG_CHARACTERS}}}$")
 _OWN_FIELDS: Final = frozenset(
     {
         "transaction_id",
@@ -175,8 +176,19 @@ def merchant_name(name: str, outbound_id: str, *, carries_tag: bool) -> str:
     plain = " ".join(name.split())
     if not carries_tag:
         return plain[:MERCHANT_CHARACTERS_MAX].strip()
-    room = MERCHANT_CHARACTERS_MAX - len(_TAG_MARK) - TAG_CHARACTERS
-    return f"{plain[:room].strip()}{_TAG_MARK}{_tag(outbound_id)}"
+    ending = f" {_TAG_MARK}{_tag(outbound_id)}"
+    return f"{plain[: MERCHANT_CHARACTERS_MAX - len(ending)].strip()}{ending}"
+
+
+def shows_tag(shown: str, outbound_id: str) -> bool:
+    """Whether a name in the books ends with a booking's tag, whatever became of the rest of it."""
+    return shown.strip().casefold().endswith(f"{_TAG_MARK}{_tag(outbound_id)}".casefold())
+
+
+def is_tagged_by_another(shown: str, sent: str) -> bool:
+    """Whether a name in the books ends with a whole tag that is not in the name that was sent."""
+    tag = _WHOLE_TAG.search(shown.strip())
+    return tag is not None and tag.group() not in sent
 
 
 def redemption_kind(name: str, kinds: Mapping[str, int]) -> int | None:

@@ -17,6 +17,7 @@ from loyalty_gateway.providers.loyalife.wire.bookings import (
     EXTERNAL_REFERENCE,
     Programme,
     encode,
+    is_tagged_by_another,
     read_guid,
 )
 from loyalty_gateway.providers.loyalife.wire.envelope import (
@@ -198,18 +199,24 @@ def transaction_of(line: Line) -> Transaction:
 
 
 def may_be(line: Line, points: int, merchant: str, redemption_kind: int) -> bool:
-    """Whether a line may be a redemption of ours that carries no tag.
+    """Whether a line that does not show our tag may be a redemption of ours all the same.
 
-    A line that leaves something out, or shows less of the merchant than was sent, may still be
-    it: to overlook a redemption that happened is worse than to ask a person.
+    A line that leaves something out may still be it, and so may one under another name, unless
+    that has somebody's tag: a name may be stored with other letters, or cut, and to overlook a
+    redemption that happened is worse than to ask a person.
     """
-    is_like = not line.merchant or merchant.casefold().startswith(line.merchant.casefold())
     return (
         line.points == points
         and line.is_credit is not True
         and line.loyalty_type in (None, _SPEND, redemption_kind)
-        and is_like
+        and not is_tagged_by_another(line.merchant, merchant)
     )
+
+
+def is_unlike(line: Line, merchant: str) -> bool:
+    """Whether a line that may be a redemption of ours is under another name, or has no number."""
+    shown = line.merchant.strip().casefold()
+    return not line.external_reference or not merchant.casefold().startswith(shown)
 
 
 def _line(entry: dict[str, Any], account_id: str, clock: DeploymentTime) -> Line:
