@@ -14,7 +14,7 @@ from loyalty_gateway.providers.loyalife import LoyalifeAdapter
 from loyalty_gateway.providers.loyalife.wire.bookings import merchant_name
 from loyalty_gateway.providers.port import Finding, ProviderError, Question
 from loyalty_gateway.sandbox import LoyalifePlayer, LoyalifeSettings
-from tests.providers.fault_server import running
+from tests.providers.fault_server import Exchange, running
 from tests.providers.loyalife.conftest import Open
 from tests.providers.loyalife.test_adapter import token_and
 from tests.providers.loyalife.verbs import (
@@ -56,9 +56,9 @@ def line_named(merchant: str) -> dict[str, Any]:
     }
 
 
-def page_of(*lines: dict[str, Any]) -> bytes:
-    inner = {"IsSucessful": True, "ErrorCode": "000", "ReturnObject": lines, "Count": len(lines)}
-    return json.dumps(inner).encode()
+def page_of(*lines: dict[str, Any], **changes: Any) -> bytes:
+    usual = {"IsSucessful": True, "ErrorCode": "000", "ReturnObject": lines, "Count": len(lines)}
+    return json.dumps({**usual, **changes}).encode()
 
 
 class TestWithATag:
@@ -226,6 +226,26 @@ class TestQuestions:
         pages = [it for it in player.stage.exchanges if it.path.endswith("SummaryByDate")]
         assert len(pages) == 2
 
+    async def test_lines_that_are_not_counted_are_read_until_there_are_no_more(
+        self, open_connection_to: Open
+    ) -> None:
+        """The vendor's pages may be shorter than was asked for."""
+        other = [line_named(merchant_name("Amazon", OTHER_KEY, carries_tag=True))] * 50
+        ours = line_named(merchant_name("Amazon", KEY, carries_tag=True))
+        pages = iter([other, [ours], []])
+
+        async def script(exchange: Exchange) -> bool:
+            if exchange.path.endswith("/Token"):
+                return await token_and(b"")(exchange)
+            await exchange.answer(page_of(*next(pages), Count=None))
+            return True
+
+        async with running(script) as server:
+            adapter = open_connection_to(f"http://127.0.0.1:{server.port}")
+            (candidate,) = (await ask(adapter, redemption(carries_tag=True))).candidates
+        assert candidate.is_certain
+        assert not list(pages)
+
     @pytest.mark.parametrize(
         ("body", "reason"),
         [
@@ -234,12 +254,13 @@ class TestQuestions:
                 b'{"IsSucessful":true,"ErrorCode":"000","ReturnObject":[],"Count":3}',
                 Reason.PROVIDER_ANSWER_UNREADABLE,
             ),
+            (page_of(line_named("Amazon"), Count=0), Reason.PROVIDER_ANSWER_UNREADABLE),
             (
                 b'{"IsSucessful":false,"ErrorCode":"998","ReturnObject":null}',
                 Reason.PROVIDER_REJECTED_ARGUMENT,
             ),
         ],
-        ids=["no answer", "lines missing", "bad request"],
+        ids=["no answer", "lines missing", "lines not counted", "bad request"],
     )
     async def test_a_question_that_fails_proves_nothing_of_the_booking(
         self, open_connection_to: Open, body: bytes, reason: Reason

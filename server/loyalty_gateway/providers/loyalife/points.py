@@ -281,21 +281,21 @@ class PointBookings:
             # A line that moved to the next page meanwhile comes again, as the very same.
             lines |= dict.fromkeys(page.lines)
             first += len(page.lines)
-            is_last = len(page.lines) < history.PAGE_MAX if page.count is None else False
-            if is_last or (page.count is not None and first >= page.count):
+            # Uncounted lines end with a page without any: how many a page may hold is assumed.
+            if first == page.count or (page.count is None and not page.lines):
                 return Answered(
                     list(lines),
                     answered.http_status,
                     answered.request_text,
                     answered.answer_text,
                 )
-            if not page.lines:
-                # Fewer lines than the vendor counts: what is missing may be the one we look for.
+            if page.count is not None and (first > page.count or not page.lines):
+                # What is missing, or was not counted, may be the one that is looked for.
                 raise self._session.refuse(
                     status.UNREADABLE,
                     answered.request_text,
-                    "the provider's books show fewer lines than they count",
-                    "a history with lines missing",
+                    "the provider's books show other lines than they count",
+                    "a history with lines missing or not counted",
                 )
         raise self._session.refuse(
             status.TOO_LONG,
