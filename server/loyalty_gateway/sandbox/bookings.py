@@ -74,7 +74,8 @@ class Booking:
     thing about it, and `carry_failure`, which ends it without an effect; both return an answer.
 
     `moves_value` is False for a change of records alone: it passes no gate, and an account with
-    a fault of its own does not fail on it.
+    a fault of its own does not fail on it. `key_dedupes` is False where this vendor takes no
+    notice of this key: then every request with it books.
     """
 
     operation: str
@@ -85,6 +86,7 @@ class Booking:
     carry_pending: CarryOut | None = None
     carry_failure: CarryOut | None = None
     moves_value: bool = True
+    key_dedupes: bool = True
 
 
 def fingerprint_of(*asked: object) -> str:
@@ -105,7 +107,7 @@ async def book(player: Player, call: Call, booking: Booking) -> Answer:
     if repeated is not None:
         return repeated
     fault = _fault_of(player, call, booking, wish)
-    marks_running = booking.key is not None and stage.settings.repeat != "books_again"
+    marks_running = _is_known_by_key(player, booking)
     if marks_running:
         stage.running[key] = booking.fingerprint
     is_left_running = False
@@ -200,13 +202,19 @@ def knows(player: Player, fault: Fault) -> bool:
     return player.has_words_for(_OWN_WORDS.get(fault.kind))
 
 
+def _is_known_by_key(player: Player, booking: Booking) -> bool:
+    """Whether a second request with the booking's key is met as a repeat."""
+    is_keyed = booking.key is not None and booking.key_dedupes
+    return is_keyed and player.stage.settings.repeat != "books_again"
+
+
 def _repeated(player: Player, call: Call, booking: Booking) -> Answer | None:
     """The answer to a repeat, or None when the request is to be booked.
 
     Raises: Declined when the vendor refuses the repeat.
     """
     stage, key = player.stage, booking.key
-    if key is None or stage.settings.repeat == "books_again":
+    if key is None or not _is_known_by_key(player, booking):
         return None
     running = stage.running.get(key)
     oldest_s = stage.now() - stage.settings.key_lifetime_s

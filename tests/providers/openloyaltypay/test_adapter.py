@@ -1013,6 +1013,16 @@ class TestCheck:
         assert not check.is_reachable
 
 
+KINDS = (
+    "giftTransaction",
+    "giftIssuance",
+    "giftTip",
+    "giftVoid",
+    "loyaltyIssuance",
+    "loyaltyRedemption",
+)
+
+
 class TestProofs:
     PROMISES = (
         "order_number_replays",
@@ -1056,7 +1066,24 @@ class TestProofs:
             ("order_number_replays", {"repeat": "refuses"}, "4004"),
             ("order_number_replays", {"repeat": "books_again"}, "two numbers"),
             ("order_query_answers", {"query_answers": False}, "no such order"),
+            *(
+                (
+                    "order_number_replays",
+                    {"repeat": "replays", "repeat_misses": kind},
+                    "two numbers|4006",
+                )
+                for kind in KINDS
+            ),
+            *(("order_query_answers", {"query_misses": kind}, "no such order") for kind in KINDS),
             ("void_takes_order_number", {}, "4005"),
+            *(
+                (
+                    "void_takes_order_number",
+                    {"void_takes_order_number": True, "void_misses": kind},
+                    "4005",
+                )
+                for kind in ("giftIssuance", "giftTransaction")
+            ),
             ("amount_echo_unit", {"echo_amount": "wrong_unit"}, "answered with 7.00 USD"),
         ],
     )
@@ -1080,6 +1107,15 @@ class TestProofs:
         everything = order(asked=Money("USD", 10_000), card=PROOF_CARD)
         await adapter.book(Send(everything, KEY, 1))
         assert await adapter.prove("amount_echo_unit")
+
+    @pytest.mark.parametrize("promise", PROMISES[:3])
+    async def test_an_order_that_the_proof_card_cannot_have_shows_nothing(
+        self, player: OpenLoyaltyPayPlayer, open_connection_to: Open, promise: str
+    ) -> None:
+        turn(player, repeat="replays", void_takes_order_number=True)
+        adapter = open_connection_to(player.base_url, proof_card="10492")
+        with pytest.raises(NotShown, match="cannot have such an order"):
+            await adapter.prove(promise)
 
     async def test_without_a_proof_card_nothing_is_proven(
         self, player: OpenLoyaltyPayPlayer, open_connection_to: Open

@@ -5,6 +5,7 @@ Every proof compares balances, so it holds only while nobody else books on the c
 
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -41,6 +42,28 @@ ECHO_MINOR: Final = 7
 KEPT_MINOR: Final = 100
 """What the card must hold before a proof; it is topped up to that where it holds less."""
 
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """An order of one kind, and what it does to the balance that it is about."""
+
+    operation: Operation
+    asked: int | None
+    change: int
+    is_in_points: bool = False
+
+
+_TRIALS: Final = (
+    # What the others take, and the payments that the tip and the void need.
+    Trial(Operation.TOP_UP_GIFT_CARD, 3 * PROOF_MINOR, 3 * PROOF_MINOR),
+    Trial(Operation.PAY_WITH_GIFT_CARD, PROOF_MINOR, -PROOF_MINOR),
+    Trial(Operation.ADD_GIFT_TIP, PROOF_MINOR, -PROOF_MINOR),
+    Trial(Operation.VOID_GIFT_TRANSACTION, None, PROOF_MINOR),
+    Trial(Operation.EARN_POINTS, PROOF_POINTS, PROOF_POINTS, is_in_points=True),
+    Trial(Operation.REDEEM_POINTS, PROOF_POINTS, -PROOF_POINTS, is_in_points=True),
+)
+"""Every kind of order that carries a number of ours; together they leave the card as it was."""
+
 _NO_EVIDENCE: Final = frozenset(
     {
         Reason.PROVIDER_INTERNAL,
@@ -64,87 +87,82 @@ class Prover(Protocol):
 
 
 async def prove_order_number_replays(prover: Prover) -> str:
-    """A top-up, a payment and points both ways, each sent twice with one number."""
+    """Every kind of order that carries a number, each sent twice with one number."""
     await _fund(prover)
-    money, points = _money(prover, PROOF_MINOR), Points(PROOF_POINTS)
-    for operation, asked, change in (
-        (Operation.TOP_UP_GIFT_CARD, money, PROOF_MINOR),
-        (Operation.PAY_WITH_GIFT_CARD, money, -PROOF_MINOR),
-        (Operation.EARN_POINTS, points, PROOF_POINTS),
-        (Operation.REDEEM_POINTS, points, -PROOF_POINTS),
-    ):
-        order, number = Order(operation, prover.proof_card, asked), _number()
-        before = await _held(prover, asked)
-        first = (await prover.book(Send(order, number, 1))).receipt
+    for trial in _TRIALS:
+        order, number = await _order(prover, trial), _number()
+        like = _like(order, prover)
+        before = await _held(prover, like)
+        first = await _book_first(prover, order, number)
         second = await _book_again(prover, Send(order, number, 2))
-        moved = await _held(prover, asked) - before
+        moved = await _held(prover, like) - before
         is_one = _checkout(first) == _checkout(second)
-        if not is_one or moved != change:
+        if not is_one or moved != trial.change:
             raise LookupError(
-                f"the same order ({operation.method}, {asked}) sent twice with one number was "
+                f"the same order ({_words(order)}) sent twice with one number was "
                 f"answered with {'one' if is_one else 'two'} numbers of the vendor's, and moved "
-                f"the balance by {moved} where {change} was asked for"
+                f"the balance by {moved} where {trial.change} was asked for"
             )
     return (
-        f"a top-up and a payment of {money} and {points} earned and redeemed on {_card(prover)} "
-        "were each sent twice with one number: both answers named the same order of the "
-        "vendor's, and the balance moved once"
+        f"a top-up, a payment, a tip and a void of {_money(prover, PROOF_MINOR)} or a little more, "
+        f"and {Points(PROOF_POINTS)} earned and redeemed on {_card(prover)}, were each sent twice "
+        "with one number: both answers named the same order of the vendor's, and the balance "
+        "moved once"
     )
 
 
 async def prove_order_query_answers(prover: Prover) -> str:
-    """A payment and a point that are asked for by our number, and a number nobody ever used."""
+    """Every kind of order, asked for by our number of it, and a number nobody ever used."""
     await _fund(prover)
-    money, points = _money(prover, PROOF_MINOR), Points(PROOF_POINTS)
-    for operation, asked in (
-        (Operation.PAY_WITH_GIFT_CARD, money),
-        (Operation.EARN_POINTS, points),
-    ):
-        order, number = Order(operation, prover.proof_card, asked), _number()
+    for trial in _TRIALS:
+        order, number = await _order(prover, trial), _number()
         started = datetime.now(UTC)
-        receipt = (await prover.book(Send(order, number, 1))).receipt
+        receipt = await _book_first(prover, order, number)
         found = await prover.ask(Question(order, number, started))
         known = [(_checkout(it.receipt), it.is_certain) for it in found.candidates]
         if known != [(_checkout(receipt), True)]:
             raise LookupError(
-                f"an order ({operation.method}, {asked}) was made, and the query by our number "
+                f"an order ({_words(order)}) was made, and the query by our number "
                 f"of it answered: {found.rule}; it did not name the order by both its numbers"
             )
         unknown = await prover.ask(Question(order, _number(), started))
         if unknown.candidates or unknown.is_pending or unknown.is_refused:
             raise LookupError(f"the query of a number that was never sent answered: {unknown.rule}")
     return (
-        f"a payment of {money} and {points} earned on {_card(prover)} were found as done by our "
-        "numbers and under the vendor's numbers of them; numbers that were never sent were not "
-        "found"
+        f"a top-up, a payment, a tip, a void and {Points(PROOF_POINTS)} earned and redeemed on "
+        f"{_card(prover)} were found as done by our numbers and under the vendor's numbers of "
+        "them; numbers that were never sent were not found"
     )
 
 
 async def prove_void_takes_order_number(prover: Prover) -> str:
-    """A payment that is voided by our own number, and a number that nobody ever used."""
-    before = await _fund(prover)
-    order, number = _payment(prover, PROOF_MINOR), _number()
-    try:
-        await prover.book(_void(prover, order, _number()))
-    except ProviderError as error:
-        if error.status.reason is not Reason.ORIGINAL_NOT_FOUND:
-            raise
-    else:
-        raise LookupError("a void of a number that was never sent was answered as a success")
-    await prover.book(Send(order, number, 1))
-    try:
-        await prover.book(_void(prover, order, number))
-    except ProviderError as error:
-        raise _disproof(error, "a void by our own number of the payment") from error
-    off = await _held(prover, _money(prover, before)) - before
-    if off:
-        raise LookupError(
-            "a void by our own number of the payment was answered as a success, and left the "
-            f"balance {off} minor units from where it was"
-        )
+    """A top-up and a payment that are voided by our numbers, and a number nobody ever used."""
+    await _fund(prover)
+    asked = _money(prover, PROOF_MINOR)
+    for operation in (Operation.TOP_UP_GIFT_CARD, Operation.PAY_WITH_GIFT_CARD):
+        order, number = Order(operation, prover.proof_card, asked), _number()
+        before = await _held(prover, asked)
+        try:
+            await prover.book(_void(prover, order, _number()))
+        except ProviderError as error:
+            if error.status.reason is not Reason.ORIGINAL_NOT_FOUND:
+                raise
+        else:
+            raise LookupError("a void of a number that was never sent was answered as a success")
+        await _book_first(prover, order, number)
+        try:
+            await prover.book(_void(prover, order, number))
+        except ProviderError as error:
+            raise _disproof(error, f"a void by our own number ({_words(order)})") from error
+        off = await _held(prover, asked) - before
+        if off:
+            raise LookupError(
+                f"a void by our own number ({_words(order)}) was answered as a success, and left "
+                f"the balance {off} minor units from where it was"
+            )
     return (
-        f"a payment of {order.asked} on {_card(prover)} was voided by our number {number} alone, "
-        "which brought the balance back; a void of a number that was never sent was refused as "
+        f"a top-up and a payment of {asked} on {_card(prover)} were voided by our numbers alone, "
+        "which brought the balance back; voids of numbers that were never sent were refused as "
         "unknown"
     )
 
@@ -170,7 +188,7 @@ async def prove_amount_echo_unit(prover: Prover) -> str:
         except ProviderError as error:
             raise _disproof(error, f"an order of {asked}") from error
         moved = await _held(prover, asked) - before
-        if moved != change or echoed != _like(asked, abs(change)):
+        if moved != change or echoed != _as(asked, abs(change)):
             raise LookupError(
                 f"an order ({order.operation.method}, {asked}) moved the balance by {moved} and "
                 f"was answered with {echoed or 'no amount that can be read'}"
@@ -202,6 +220,30 @@ async def _fund(prover: Prover) -> int:
     if balance < KEPT_MINOR:
         raise NotShown("the proof card was topped up and holds too little all the same")
     return balance
+
+
+async def _order(prover: Prover, trial: Trial) -> Order:
+    """The order to try; for a tip and a void there is a payment first."""
+    asked: Amount | None = None
+    if trial.asked is not None:
+        asked = Points(trial.asked) if trial.is_in_points else _money(prover, trial.asked)
+    original: Original | None = None
+    if trial.operation in (Operation.ADD_GIFT_TIP, Operation.VOID_GIFT_TRANSACTION):
+        paid, number = _payment(prover, PROOF_MINOR), _number()
+        original = Original(paid, number, (await _book_first(prover, paid, number)).references)
+    return Order(trial.operation, prover.proof_card, asked, original=original)
+
+
+async def _book_first(prover: Prover, order: Order, number: str) -> Receipt:
+    """Books what a proof is about. A card that cannot have it proves nothing either way."""
+    try:
+        return (await prover.book(Send(order, number, 1))).receipt
+    except ProviderError as error:
+        if not error.status.is_refusal:
+            raise
+        raise NotShown(
+            f"the proof card cannot have such an order ({_words(order)}): {error.rule}"
+        ) from error
 
 
 async def _held(prover: Prover, like: Amount) -> int:
@@ -251,8 +293,21 @@ def _money(prover: Prover, minor: int) -> Money:
     return Money(prover.currency, minor)
 
 
-def _like(asked: Amount, value: int) -> Amount:
+def _as(asked: Amount, value: int) -> Amount:
     return Money(asked.currency, value) if isinstance(asked, Money) else Points(value)
+
+
+def _like(order: Order, prover: Prover) -> Amount:
+    """An amount of what the order moves; a void, which asks for none, moves money here."""
+    return order.asked if order.asked is not None else _money(prover, PROOF_MINOR)
+
+
+def _words(order: Order) -> str:
+    return (
+        order.operation.method
+        if order.asked is None
+        else f"{order.operation.method}, {order.asked}"
+    )
 
 
 def _number() -> str:

@@ -151,7 +151,7 @@ class Desk:
             raise self._no(wire.ALREADY_VOIDED, entry)
 
     def _void(self, book: Book, entry: Entry, checkout_id: str) -> Answer:
-        original = self._find_original(book)
+        original = find_original(book, self.wish.original, self.settings)
         if original is None or original["state"] == wire.CLOSED:
             raise self._no(wire.ORIGINAL_UNKNOWN, entry)
         if original["state"] == wire.REVOKED:
@@ -180,12 +180,6 @@ class Desk:
         book.put_thing(ORDER, original["checkout_id"], {**original, "state": wire.REVOKED})
         order = self._keep(book, entry, checkout_id, wire.COMPLETED, effect, original)
         return self.answer(order, wire.DONE, entry.now_s)
-
-    def _find_original(self, book: Book) -> dict[str, Any] | None:
-        found: dict[str, Any] | None = book.find_thing(ORDER, self.wish.original)
-        if found is None and self.settings.void_takes_order_number:
-            found = find_order(book, self.wish.original)
-        return found
 
     def _is_settled(self, effect: Effect, entry: Entry) -> bool:
         settles_after_s = self.settings.settles_after_s
@@ -256,6 +250,18 @@ def find_order(pages: Pages, number: str) -> dict[str, Any] | None:
     """The newest order under the caller's number; a vendor that books again has several."""
     known = pages.find_thing(NUMBER, number)
     found: dict[str, Any] | None = pages.find_thing(ORDER, known[-1]) if known else None
+    return found
+
+
+def find_original(
+    pages: Pages, name: str, settings: OpenLoyaltyPaySettings
+) -> dict[str, Any] | None:
+    """The order that a void calls so, by the vendor's number or, where that is played, by ours."""
+    found: dict[str, Any] | None = pages.find_thing(ORDER, name)
+    if found is None and settings.void_takes_order_number:
+        found = find_order(pages, name)
+        if found is not None and found["kind"] == settings.void_misses:
+            return None
     return found
 
 

@@ -210,7 +210,9 @@ class OpenLoyaltyPayPlayer(Player):
             order = self.ledger.find_thing(orders.ORDER, body["checkoutId"])
         else:
             order = orders.find_order(self.ledger, body["transIndexCode"])
-        return orders.encode_state(order, self.settings) if order is not None else None
+        if order is None or order["kind"] == self.settings.query_misses:
+            return None
+        return orders.encode_state(order, self.settings)
 
     def read_tokens(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         is_ours = hmac.compare_digest(body["clientSecret"].encode(), wire.CLIENT_SECRET.encode())
@@ -228,6 +230,7 @@ class OpenLoyaltyPayPlayer(Player):
             account=wish.card_id or self._account_of(wish.original),
             key=wish.number,
             fingerprint=fingerprint_of(wish),
+            key_dedupes=wish.kind != self.settings.repeat_misses,
             carry_out=desk.carry_out,
             carry_pending=desk.carry_pending,
             carry_failure=desk.carry_failure,
@@ -235,9 +238,7 @@ class OpenLoyaltyPayPlayer(Player):
 
     def _account_of(self, original: str) -> str:
         """The card of a void, which its request does not name."""
-        order = self.ledger.find_thing(orders.ORDER, original)
-        if order is None and self.settings.void_takes_order_number:
-            order = orders.find_order(self.ledger, original)
+        order = orders.find_original(self.ledger, original, self.settings)
         return str(order["card_id"]) if order is not None else ""
 
     def _activation(self, request: Request) -> Booking:
