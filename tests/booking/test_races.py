@@ -4,16 +4,20 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
+from typing import NoReturn
 
 import pytest
 
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import Fate, Reason
-from loyalty_gateway.domain.operations import InDoubtPolicy, Operation
+from loyalty_gateway.domain.operations import InDoubtPolicy, Operation, Reference
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.writer import Change, unavailable
+from loyalty_gateway.providers.port import Executed, Send
 from tests.booking.house import (
     QUICK,
     TENANT,
@@ -23,7 +27,7 @@ from tests.booking.house import (
     until,
 )
 from tests.booking.test_orders import PREPARES
-from tests.booking.test_recovery import BOOKED, crashed_while_resending, doubt, resolve
+from tests.booking.test_recovery import BOOKED, NOT_BOOKED, crashed_while_resending, doubt, resolve
 from tests.booking.test_replicas import two_houses
 from tests.booking.test_undo import AUTO, PROMISES, UNDONE, a_house, a_vendor
 from tests.booking.vendor import (
@@ -288,6 +292,26 @@ async def test_a_wish_that_cannot_be_written_down_is_told_in_the_log(
 ) -> None:
     """The booking itself goes its way, and its caller, who has gone, was promised nothing."""
     gate = Gate()
+    limits = Limits(settle_retry_s=0.3)
+    async with a_house(place, a_vendor(gate), QUICK, limits=limits) as house:
+        caller = house.booking_task(**AUTO)
+        await gate.arrived.wait()
+
+        async def fails() -> None:
+            raise unavailable(OSError("the disk does not answer"))
+
+        house.journal.before_find = fails
+        with caplog.at_level(logging.WARNING):
+            caller.cancel()
+            await asyncio.gather(caller, return_exceptions=True)
+            await until(lambda: "could not be written down" in caplog.text)
+        house.journal.before_find = None
+        gate.go.set()
+        await house.becomes(State.SUCCEEDED)
+
+
+async def test_a_wish_is_written_down_once_the_journal_is_back(place: Place) -> None:
+    gate = Gate()
     async with a_house(place, a_vendor(gate), QUICK) as house:
         caller = house.booking_task(**AUTO)
         await gate.arrived.wait()
@@ -297,12 +321,15 @@ async def test_a_wish_that_cannot_be_written_down_is_told_in_the_log(
             raise unavailable(OSError("the disk does not answer"))
 
         house.journal.before_find = fails
-        with caplog.at_level(logging.WARNING):
-            caller.cancel()
-            await asyncio.gather(caller, return_exceptions=True)
-            await until(lambda: "could not be written down" in caplog.text)
+        caller.cancel()
+        await asyncio.gather(caller, return_exceptions=True)
+
+        async def is_given_up() -> bool:
+            return (await house.get()).cancel_requested
+
+        await until(is_given_up)
         gate.go.set()
-        await house.becomes(State.SUCCEEDED)
+        await house.becomes(State.REVERSED)
 
 
 async def test_a_stop_waits_for_the_wish_of_a_caller_who_has_gone(place: Place) -> None:
@@ -408,3 +435,111 @@ async def test_an_attempt_that_was_cut_short_is_written_down_before_the_vendor_i
 
     assert vendor.questions == []
     assert [it.number for it in attempts] == [1]
+
+
+async def test_an_undo_that_comes_to_nothing_leaves_the_wish_to_be_rid_of_its_original(
+    place: Place,
+) -> None:
+    """CancelBooking of both, between the mark on the original and the undo itself."""
+    async with a_house(place, a_vendor(), QUICK) as house:
+        await left_to_be_repeated(house)
+
+        async def give_up_on_both() -> None:
+            await house.cancel("undo-0001")
+            await house.cancel("sale-0001")
+
+        once_before_a_change(house, 2, give_up_on_both)
+        error = await failure(house.undo())
+        await house.becomes(State.REVERSED)
+
+        assert error.reason is Reason.BOOKING_NOT_EXECUTED
+        assert house.vendor.standing == []
+
+
+async def test_a_cancellation_is_never_told_for_a_booking_that_waits_for_its_account(
+    place: Place,
+) -> None:
+    """Both are written in one batch, and only the cancellation has nothing to wait for."""
+    async with open_house(place, FakeVendor(loses_the_answer), promises={}) as house:
+        await house.fails("sale-0001")
+        waiting = house.booking_task("sale-0002", within_s=8)
+        await asyncio.sleep(0.05)
+        async with house.journal.writer_held():
+            await until(lambda: house.journal.writes_waiting == 1)
+            cancelling = asyncio.create_task(house.cancel("sale-0002"))
+            await until(lambda: house.journal.writes_waiting == 2)
+        cancelled = await cancelling
+        error = await failure(waiting)
+        await resolve(house, NOT_BOOKED)
+
+        assert (await house.get("sale-0002")) == cancelled
+        assert error.reason is Reason.CANCELLED_BEFORE_ARRIVAL
+        assert len(house.vendor.sends) == 1
+
+
+async def test_whose_reference_is_another_bookings_hears_of_the_person_who_decides(
+    place: Place,
+) -> None:
+    """The one that was answered keeps its answer; the other one never had any."""
+    same = (Reference("receipt", "R-same"),)
+
+    async def books_under_one_number(vendor: FakeVendor, send: Send) -> Executed:
+        receipt = replace(vendor.execute(send), references=same)
+        return Executed(receipt, 200, "200", "", "")
+
+    vendor = a_vendor(books_under_one_number, books_under_one_number)
+    async with a_house(place, vendor) as house:
+        first = await house.book("sale-0001")
+        error = await house.fails("sale-0002")
+        await resolve(house, NOT_BOOKED, request_id="sale-0002")
+        repeated = await house.fails("sale-0002")
+
+        assert (error.reason, error.fate) == (Reason.BOOKING_NEEDS_REVIEW, Fate.UNKNOWN)
+        assert repeated.reason is Reason.BOOKING_NOT_EXECUTED
+        assert (await house.book("sale-0001")).body == first.body
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_a_validation_gives_nothing_up(place: Place, leaves: bool) -> None:
+    gate = Gate()
+    async with a_house(place, a_vendor(gate), limits=Limits(in_flight_max=1)) as house:
+        first = house.booking_task(**AUTO)
+        await gate.arrived.wait()
+        if leaves:
+            house.journal.before_find = partial(asyncio.sleep, 30)
+            asked = house.booking_task(validate_only=True, **AUTO)
+            await asyncio.sleep(0.1)
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+            house.journal.before_find = None
+        else:
+            error = await house.fails(validate_only=True, **AUTO)
+            assert error.reason is Reason.OVERLOADED
+        untouched = await house.get()
+        gate.go.set()
+        await first
+
+        assert not untouched.cancel_requested
+        assert (await house.get()).state is State.SUCCEEDED
+
+
+async def test_whoever_gives_up_while_the_journal_is_away_still_hears_of_the_doubt(
+    place: Place,
+) -> None:
+    """And is undone: by the end of the attempt itself, whenever that comes."""
+    gate = Gate()
+    async with a_house(place, a_vendor(gate), QUICK) as house:
+        caller = house.booking_task(within_s=0.6, **AUTO)
+        await gate.arrived.wait()
+
+        async def is_away() -> NoReturn:
+            raise unavailable(OSError("the disk does not answer"))
+
+        house.journal.before_find = is_away
+        error = await failure(caller)
+        house.journal.before_find = None
+        gate.go.set()
+        await house.becomes(State.REVERSED)
+
+        assert (error.reason, error.fate) == (Reason.BOOKING_IN_PROGRESS, Fate.UNKNOWN)
+        assert house.vendor.standing == []

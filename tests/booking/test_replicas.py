@@ -24,7 +24,7 @@ from tests.booking.house import (
     open_house,
     until,
 )
-from tests.booking.test_recovery import BOOKED, BRIEF_LEASE, doubt, resolve
+from tests.booking.test_recovery import BOOKED, BRIEF_LEASE, NOT_BOOKED, doubt, resolve
 from tests.booking.vendor import (
     FakeVendor,
     Gate,
@@ -397,3 +397,20 @@ async def test_a_life_that_ended_in_the_middle_of_a_hundred_loses_and_doubles_no
 
     assert len(vendor.effects) == 100
     assert {answer.body for answer in heard} <= {answer.body for answer in answers}
+
+
+async def test_a_finding_is_refused_while_another_replica_sends_it_again(
+    postgres_dsn: str,
+) -> None:
+    gate = Gate()
+    vendor = FakeVendor(loses_the_request, gate)
+    async with two_houses(postgres_dsn, vendor) as (first, second):
+        await doubt(first)
+        caller = first.booking_task()
+        await gate.arrived.wait()
+        error = await failure(resolve(second, NOT_BOOKED))
+        gate.go.set()
+        await caller
+
+        assert error.reason is Reason.RESOLUTION_NOT_POSSIBLE
+        assert (await second.get()).state is State.SUCCEEDED

@@ -14,8 +14,15 @@ from loyalty_gateway.booking.judge import Policy
 from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import OWN_UNDO, Booking, State
 from loyalty_gateway.domain.errors import Fate, Reason
-from loyalty_gateway.domain.operations import InDoubtPolicy, Operation, RecoveryMode, Reference
-from loyalty_gateway.providers.port import Offer
+from loyalty_gateway.domain.operations import (
+    AMOUNT_ECHO_UNIT,
+    InDoubtPolicy,
+    Operation,
+    Receipt,
+    RecoveryMode,
+    Reference,
+)
+from loyalty_gateway.providers.port import Executed, Offer, Send
 from tests.booking.house import (
     CARD,
     PATIENT,
@@ -856,3 +863,36 @@ def test_no_caller_can_name_the_request_id_of_an_own_undo() -> None:
 
     assert not re.fullmatch(r"[A-Za-z0-9._:-]{8,64}", f"{OWN_UNDO}x")
     assert a_call is not None
+
+
+async def test_what_is_undone_is_named_by_what_was_believed_alone(place: Place) -> None:
+    """The vendor answers with another amount: its number may be somebody else's booking."""
+
+    async def tells_of_another(vendor: FakeVendor, send: Send) -> Executed:
+        vendor.execute(send)
+        told = Receipt((Reference("receipt", "R-another"),), echoed=Money("CHF", 999))
+        return Executed(told, 200, "200", "", "")
+
+    vendor = a_vendor(tells_of_another, sale=BY_OUR_NUMBER)
+    promises = {**PROMISES, AMOUNT_ECHO_UNIT: True}
+    async with a_house(place, vendor, SETTLED, promises=promises) as house:
+        await house.fails(within_s=3, **AUTO)
+        await house.becomes(State.REVERSED)
+        undo = vendor.sends[-1].order
+
+        assert undo.original is not None
+        assert (undo.original.references, undo.original.applied) == ((), None)
+        assert vendor.standing == []
+
+
+async def test_an_own_undo_whose_answer_is_lost_too_finds_that_there_is_nothing_to_undo(
+    place: Place,
+) -> None:
+    vendor = a_vendor(loses_the_request, loses_the_request, sale=BY_OUR_NUMBER)
+    async with a_house(place, vendor, SETTLED) as house:
+        await house.fails(within_s=0.4)
+        await house.becomes(State.REVERSED)
+        undo = await own_undo(house)
+
+        assert undo is not None
+        assert (undo.state, len(undo.not_found_times)) == (State.DECLINED, 3)

@@ -106,7 +106,26 @@ def _turns(lane: Lane, name: str) -> list[list[Trade]]:
 
 
 async def _point(lane: Lane, name: str, trades: Sequence[Trade], result: Result) -> list[Caller]:
-    """Kills at the point and starts again; who called has yet to learn what became of it."""
+    """Kills at the point and starts again; who called has yet to learn what became of it.
+
+    Whether load comes to a point is chance, so it is given a second time.
+    """
+    everybody: list[Caller] = []
+    for _ in range(1 if name in AT_START else 2):
+        callers, has_fired = await _try_point(lane, name, trades, result)
+        everybody += callers
+        if has_fired:
+            result.kills += 1
+            lane.report.points_fired.add(name)
+            return everybody
+    vendors = ", ".join(it.connection for it in trades)
+    result.require(False, f"the failpoint {name} did not kill ({vendors})")
+    return everybody
+
+
+async def _try_point(
+    lane: Lane, name: str, trades: Sequence[Trade], result: Result
+) -> tuple[list[Caller], bool]:
     chance, replica = lane.chance(name, *(it.connection for it in trades)), lane.only
     if replica.is_up.is_set():
         await replica.kill()
@@ -129,18 +148,13 @@ async def _point(lane: Lane, name: str, trades: Sequence[Trade], result: Result)
         count = chance.randint(*COUNTS.get(name, counts))
         assert await lane.start(replica, f"{name}=kill@{count}"), "it serves first"
         has_fired = await _book_until_dead(replica, callers, name)
-    vendors = ", ".join(it.connection for it in trades)
-    result.require(has_fired, f"the failpoint {name} did not kill ({vendors})")
-    if has_fired:
-        result.kills += 1
-        lane.report.points_fired.add(name)
-    elif replica.is_running:
+    if not has_fired and replica.is_running:
         await replica.kill()
     await lane.start(replica)
     if name == "migrating":
         for caller in callers:
             await caller.book_new()
-    return callers
+    return callers, has_fired
 
 
 async def _book_until_dead(replica: Replica, callers: list[Caller], name: str) -> bool:

@@ -119,8 +119,6 @@ class Caller:
             if request is None:
                 continue
             reply = await self.book(replica, request, timeout_s=3.0, fault=self.fault())
-            if reply.code is grpc.StatusCode.UNAVAILABLE and not reply.reason:
-                return
             if not reply.is_ok:
                 await asyncio.sleep(self.chance.uniform(0.0, THINKING_S_MAX))
 

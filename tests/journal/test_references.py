@@ -75,6 +75,7 @@ async def test_two_bookings_with_one_reference_both_become_a_persons(
     assert [it.reason for it in stand[:2]] == [Reason.PROVIDER_KEY_CONFLICT] * 2
     assert stand[0].answer_bytes == b"answer", "what was told once is told for ever"
     assert stand[1].references == (R1,), "the evidence is kept"
+    assert not stand[1].is_answered, "and what its caller was never told is no answer"
     history, _ = await journal.story(TENANT, first.booking_id)
     assert second.booking_id in history[-1].note
     history, _ = await journal.story(TENANT, second.booking_id)

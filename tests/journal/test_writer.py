@@ -528,6 +528,24 @@ async def test_after_a_lost_commit_another_move_is_not_taken_for_a_wish_that_did
     assert found == [False, True]
 
 
+async def test_after_a_lost_commit_one_of_two_equal_moves_of_one_process_has_landed(
+    journal: HookedJournal,
+) -> None:
+    """Each has a lease of its own, and is alike in all else."""
+    doubt = moved(await opened(journal), State.IN_DOUBT, owner="", lease_until=None)
+    assert await journal.change(doubt)
+    one, other = (
+        moved(doubt.after, State.IN_DOUBT, owner=journal.boot_id, lease_until=journal.now())
+        for _ in range(2)
+    )
+    assert await journal.change(one)
+    found = await journal.on_the_writers_connection(
+        lambda connection: journal._writer._batches.found_changes(connection, [one, other])
+    )
+
+    assert found == [True, False]
+
+
 def test_what_was_on_its_way_when_its_loop_was_closed_is_written_all_the_same(
     tmp_path: Path,
 ) -> None:

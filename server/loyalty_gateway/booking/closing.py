@@ -152,6 +152,7 @@ class Closing:
         opened = await self._journal.open(
             Opening(tombstone, actor="caller", note="CancelBooking before the original")
         )
+        assert not opened.is_held, "a tombstone has no account to wait for"
         return opened.booking
 
     async def resolve(
@@ -174,7 +175,9 @@ class Closing:
         assert decision.outcome is not Fate.UNKNOWN, "the contract asks for one of two"
         if known.is_final and known.outcome is decision.outcome:
             return known
-        is_busy = self._watchers.is_busy(booking_id)
+        # Here, or in another replica, whose claim stands in the row.
+        is_claimed = known.lease_until is not None and known.lease_until > self._journal.now()
+        is_busy = is_claimed or self._watchers.is_busy(booking_id)
         if known.state not in (State.IN_DOUBT, State.NEEDS_REVIEW) or is_busy:
             raise _not_resolvable(
                 known,

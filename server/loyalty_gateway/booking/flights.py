@@ -23,7 +23,14 @@ from loyalty_gateway.booking.opening import Flight, Landed, Openings, refused
 from loyalty_gateway.booking.sealed import Sealed
 from loyalty_gateway.booking.settling import Ending, Settling
 from loyalty_gateway.booking.watching import UNSETTLED, Watchers
-from loyalty_gateway.domain.booking import Answer, AnswerCodec, AttemptKind, Booking, State
+from loyalty_gateway.domain.booking import (
+    Answer,
+    AnswerCodec,
+    AttemptKind,
+    Booking,
+    Intent,
+    State,
+)
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
 from loyalty_gateway.domain.operations import InDoubtPolicy
 from loyalty_gateway.journal.journal import Journal
@@ -81,14 +88,14 @@ class Flights:
             if error.reason is not Reason.ORIGINAL_NOT_FOUND:
                 raise
             return await self._without_original(call, error)
-        if call.in_doubt_policy is not InDoubtPolicy.AUTO_REVERSE:
+        if call.validate_only or call.in_doubt_policy is not InDoubtPolicy.AUTO_REVERSE:
             return await self._book(call, draft)
         try:
             return await self._book(call, draft)
         except LoyaltyError as error:
             if error.fate is Fate.UNKNOWN:
                 # Before the caller hears of the doubt, since it relies on the undo from then on.
-                known = await self._moves.give_up(draft.booking, "AUTO_REVERSE")
+                known = await self._give_up(draft.booking)
                 if known is not None and known.is_answered:
                     return self._answer(Landed(known, is_replayed=True), is_replayed=True)
             raise
@@ -96,8 +103,21 @@ class Flights:
             flight = self._flights.get((call.tenant, call.request_id))
             others = flight.waiting if flight else 0
             if not others:
-                self._keep(self._moves.give_up(draft.booking, "the caller has gone"))
+                self._keep(self._moves.keep_giving_up(draft.booking, "the caller has gone"))
             raise
+
+    async def _give_up(self, asked: Booking) -> Booking | None:
+        """Notes that the caller relies on the undo, at once or as soon as the journal can be
+        written; the caller's own error stays what it is."""
+        try:
+            return await self._moves.give_up(asked, "AUTO_REVERSE")
+        except LoyaltyError as error:
+            log.warning("The undo of a doubt could not be noted yet: %s", error.message)
+            flight = self._flights.get((asked.tenant, asked.request_id))
+            if flight is not None and flight.fingerprint == asked.fingerprint:
+                flight.is_given_up = True
+            self._keep(self._moves.keep_giving_up(asked, "AUTO_REVERSE"))
+            return None
 
     async def _book(self, call: BookingCall, draft: Draft) -> Answer:
         booking = draft.booking
@@ -250,6 +270,8 @@ class Flights:
                     send = Send(ready.order, booking.outbound_id, booking.attempt_count, fault)
                     verdict = await self._attempts.attempt(link, send, span)
                 failpoints.hit("after-answer")
+                if flight.is_given_up:
+                    booking = replace(booking, intent=Intent.CANCEL)
                 ending = Ending(link=link, actor="caller", kind=AttemptKind.SEND, span=span)
                 settled = await self._settling.settle(booking, verdict, ending)
                 failpoints.hit("after-settle")

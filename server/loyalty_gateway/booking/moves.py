@@ -15,8 +15,8 @@ from loyalty_gateway.booking.undo import (
     begun,
     followed,
     is_live,
+    not_undone,
     refusal_to_undo,
-    stands,
     undoes,
 )
 from loyalty_gateway.booking.watching import Watchers
@@ -180,7 +180,7 @@ class Moves:
         assert original is not None, "an undo has an original"
         found = await self._read(original)
         if found.state is State.REVERSING and found.owner == self._journal.boot_id:
-            after = stands(found, self._journal.now())
+            after = not_undone(found, self._journal.now())
             await self.move(self.change(found, after, self.means_of(found), "caller", None, why))
 
     async def give_up(self, asked: Booking, why: str) -> Booking | None:
@@ -201,6 +201,20 @@ class Moves:
                 return wished
             found = await self._read(found)
         return None
+
+    async def keep_giving_up(self, asked: Booking, why: str) -> None:
+        """Gives up what was asked for as soon as the journal can be written, for as long as a
+        settle is tried."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._limits.settle_retry_s
+        while True:
+            try:
+                await self.give_up(asked, why)
+                return
+            except LoyaltyError as error:
+                if error.reason is not Reason.JOURNAL_UNAVAILABLE or loop.time() > until:
+                    raise
+            await asyncio.sleep(_RETRY_EVERY_S)
 
     async def _read(self, booking: Booking) -> Booking:
         found = await self._journal.find(booking.tenant, booking_id=booking.booking_id)

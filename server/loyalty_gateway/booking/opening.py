@@ -27,12 +27,17 @@ _HOLD_POLL_S = 0.2
 
 @dataclass(slots=True)
 class Flight:
-    """A booking on its way, by (tenant, request_id). `waiting` counts the callers who wait."""
+    """A booking on its way, by (tenant, request_id). `waiting` counts the callers who wait.
+
+    `is_given_up` once its caller relies on the undo and the journal could not be told so: then its
+    own end tells it.
+    """
 
     fingerprint: bytes
     task: "asyncio.Task[Landed] | None" = None
     waiting: int = 0
     is_opened: bool = False
+    is_given_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)

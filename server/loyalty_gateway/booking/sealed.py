@@ -38,9 +38,15 @@ class Sealed:
         )
 
     def original_of(self, booking: Booking) -> Original:
-        """A booking as the one that undoes it or adds to it needs it."""
+        """A booking as the one that undoes it or adds to it needs it.
+
+        What the vendor told of it is named only where it was believed: the references of a doubt
+        are evidence for a person, and may be another booking's.
+        """
         assert booking.order is not None, "a tombstone is nobody's original"
         order = replace(booking.order, account_id=self.account_of(booking))
+        if booking.answer_bytes is None:
+            return Original(order, booking.outbound_id)
         return Original(order, booking.outbound_id, booking.references, booking.applied)
 
     async def order_of(self, booking: Booking) -> Order:

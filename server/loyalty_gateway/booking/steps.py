@@ -172,7 +172,15 @@ class Steps:
         change = Change(booking, claimed, "recovery", "sends it again under the same id", unended)
         failpoints.hit("recovery-claimed")
         if await self._journal.change(change):
-            await self._send(claimed, order, link, AttemptKind.RESEND)
+            undoes_doubt = await self._undoes_doubt(booking)
+            await self._send(claimed, order, link, AttemptKind.RESEND, undoes_doubt=undoes_doubt)
+
+    async def _undoes_doubt(self, booking: Booking) -> bool:
+        """Whether it is an undo of what may never have been booked."""
+        if not undoes(booking):
+            return False
+        original = await self._sealed.find_original(booking)
+        return original is not None and original.answer_bytes is None
 
     def _claimed(self, booking: Booking, now: datetime) -> Booking:
         """The booking with one more attempt that is about to begin."""

@@ -83,6 +83,14 @@ def begun(original: Booking, owner: str, lease_until: datetime) -> Booking:
     )
 
 
+def not_undone(original: Booking, now: datetime) -> Booking:
+    """The original of an undo that was begun and came to nothing before it was sent."""
+    if original.cancel_requested:
+        # The wish to be rid of it was answered meanwhile, and outlives this undo.
+        return replace(_freed(original), next_attempt_time=now)
+    return stands(original, now)
+
+
 def followed(
     original: Booking, undo: Booking, now: datetime, policy: Policy
 ) -> tuple[Booking, str] | None:

@@ -19,6 +19,7 @@ from loyalty_gateway.journal.rows import (
     booking_from_row,
     booking_row,
     changed_row,
+    is_row_of,
     storable,
 )
 from loyalty_gateway.journal.store import Row, Store
@@ -96,10 +97,14 @@ class Batches:
         self._store = store
 
     def apply_openings(self, connection: Connection, openings: Sequence[Opening]) -> list[Opened]:
-        # The second of two equal keys in one batch meets the first.
+        # The second of two equal keys in one batch meets the first. A cancellation goes before its
+        # booking, which may have to wait for its account and then stands nowhere.
         firsts: dict[tuple[str, str], Opening] = {}
         for opening in openings:
-            firsts.setdefault((opening.booking.tenant, opening.booking.request_id), opening)
+            key = (opening.booking.tenant, opening.booking.request_id)
+            first = firsts.setdefault(key, opening)
+            if opening.booking.is_tombstone and not first.booking.is_tombstone:
+                firsts[key] = opening
         holding = [opening for opening in firsts.values() if opening.holds_account]
         if holding:
             self._store.begin_whole(connection)
@@ -264,9 +269,11 @@ class Batches:
         theirs = holder_of(connection, change.after, change.claims)
         if theirs is None:
             raise RuntimeError("a reference that nobody holds could not be claimed")
+        # Its caller has heard nothing yet, so what would have answered is kept and never told.
+        untold = replace(change.after, settle_time=change.before.settle_time)
         ours = replace(
             change,
-            after=_contradicted(change.after, change.after.epoch),
+            after=_contradicted(untold, change.after.epoch),
             claims=None,
             note=f"{change.note + '; ' if change.note else ''}bookings/{theirs} has the same"
             " vendor's reference",
@@ -294,29 +301,20 @@ class Batches:
         table = schema.booking
         keys = {(change.before.tenant, change.before.booking_id) for change in changes}
         rows = connection.execute(
-            select(
-                table.c.tenant,
-                table.c.booking_id,
-                table.c.epoch,
-                table.c.state,
-                table.c.owner,
-                table.c.intent,
-            ).where(tuple_(table.c.tenant, table.c.booking_id).in_(keys))
-        )
-        standing = {(row.tenant, row.booking_id): row for row in rows}
+            select(table).where(tuple_(table.c.tenant, table.c.booking_id).in_(keys))
+        ).mappings()
+        standing = {
+            (row["tenant"], row["booking_id"]): booking_from_row(row, checks_answer=False)
+            for row in rows
+        }
         answers: list[bool | None] = []
         for change in changes:
-            row = standing[(change.before.tenant, change.before.booking_id)]
-            if row.epoch == change.before.epoch:
+            found = standing[(change.before.tenant, change.before.booking_id)]
+            if found.epoch == change.before.epoch:
                 answers.append(None)
             else:
-                after = change.after
-                # The intent as well: another's move may lead to the same epoch and state, and a
-                # caller's wish to be rid of the booking must not be lost in it.
-                answers.append(
-                    (row.epoch, State(row.state), row.owner, row.intent)
-                    == (after.epoch, after.state, after.owner, after.intent)
-                )
+                # All of it: another's move may lead to the same epoch, state and owner.
+                answers.append(is_row_of(found, change.after))
         return answers
 
 
