@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DataError, IntegrityError
 
+from loyalty_gateway import failpoints
 from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import Attempt, AttemptKind, Booking, Intent, State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.domain.operations import Operation, Order, Sale
 from loyalty_gateway.journal.sqlite import SqliteStore
-from loyalty_gateway.journal.store import JournalRefused
-from loyalty_gateway.journal.writer import Change, Opening, Writer
+from loyalty_gateway.journal.store import JournalRefused, Trouble
+from loyalty_gateway.journal.writer import Change, Opened, Opening, Writer
 from tests.booking.house import HookedJournal, failure, until
 from tests.journal.rows import (
     CHECK,
@@ -544,6 +545,33 @@ async def test_after_a_lost_commit_one_of_two_equal_moves_of_one_process_has_lan
     )
 
     assert found == [True, False]
+
+
+async def test_what_is_found_after_a_lost_commit_is_believed_once_it_is_as_safe_as_a_new_one(
+    journal: HookedJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What can be read may have been waiting for a standby when the server fell."""
+    statements: list[str] = []
+
+    def hear(_: Connection, __: object, statement: str, *rest: object) -> None:
+        statements.append(statement)
+
+    def is_cut(name: str) -> None:
+        if name == "after-commit":
+            monkeypatch.setattr(failpoints, "hit", lambda _: None)
+            event.listen(Engine, "before_cursor_execute", hear)
+            raise ConnectionResetError("between the commit and its answer")
+
+    monkeypatch.setattr(journal._store, "trouble", lambda error: Trouble.LOST)
+    monkeypatch.setattr(failpoints, "hit", is_cut)
+    try:
+        opening = Opening(a_booking(), "caller")
+        assert await journal.open(opening) == Opened(opening.booking, True)
+    finally:
+        event.remove(Engine, "before_cursor_execute", hear)
+
+    found = next(n for n, it in enumerate(statements) if "request_id) IN" in it)
+    assert any("INSERT INTO deployment" in it for it in statements[found:])
 
 
 def test_what_was_on_its_way_when_its_loop_was_closed_is_written_all_the_same(
