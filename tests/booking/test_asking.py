@@ -335,6 +335,20 @@ async def test_a_line_whose_booking_is_ours_already_is_not_this_one(place: Place
         assert (await house.get("sale-0001")).state is State.SUCCEEDED
 
 
+@pytest.mark.parametrize("time", [timedelta(hours=-20), timedelta(hours=20), None])
+async def test_a_line_of_another_time_is_a_persons(place: Place, time: timedelta | None) -> None:
+    """It may be of an earlier booking of ours that is not known by its number."""
+    shown = None if time is None else datetime.now(UTC) + time
+    line = Candidate(Receipt((Reference("line", "1"),)), shown)
+    vendor = matched(loses_the_request, answers=[finds(line)])
+    async with open_house(place, vendor, policy=QUICK, promises=UNTAGGED) as house:
+        error = await house.fails()
+        booking = await house.get()
+
+    assert error.reason is Reason.BOOKING_NEEDS_REVIEW
+    assert (booking.is_matched, booking.references) == (False, ())
+
+
 async def test_several_lines_are_a_persons(place: Place) -> None:
     lines = [Candidate(Receipt((Reference("line", number),))) for number in ("1", "2")]
     vendor = matched(loses_the_answer, answers=[finds(*lines)])
@@ -498,6 +512,26 @@ def test_a_refusal_of_one_of_several_attempts_waits_for_the_settle_time() -> Non
 
 
 @pytest.mark.parametrize(
+    ("shown_s", "state"),
+    [
+        (-1401, State.NEEDS_REVIEW),
+        (-1400, State.SUCCEEDED),
+        (960, State.SUCCEEDED),
+        (961, State.NEEDS_REVIEW),
+    ],
+)
+def test_a_line_is_of_the_time_in_which_the_booking_may_have_happened(
+    shown_s: float, state: State
+) -> None:
+    """From the first attempt to the settle time of the last, and a quarter of an hour each way."""
+    line = Candidate(Receipt((Reference("line", "1"),)), at(shown_s))
+    means = Means((RecoveryMode.STATEMENT_MATCH,), books_alone=True)
+    after = after_finding(a_doubt(), Finding((line,)), at(10), at(10), means, POLICY)
+
+    assert after.state is state
+
+
+@pytest.mark.parametrize(
     ("is_unlike", "state"), [(False, State.SUCCEEDED), (True, State.NEEDS_REVIEW)]
 )
 def test_a_line_that_something_speaks_against_is_a_persons(is_unlike: bool, state: State) -> None:
@@ -508,7 +542,7 @@ def test_a_line_that_something_speaks_against_is_a_persons(is_unlike: bool, stat
     assert after.state is state
 
 
-_R1, _R2 = (Candidate(Receipt((Reference("line", number),))) for number in "12")
+_R1, _R2 = (Candidate(Receipt((Reference("line", number),)), at(-400)) for number in "12")
 _FINDINGS = st.sampled_from(
     [
         Finding(),

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import NoReturn
 
 from loyalty_gateway.booking.connections import NO_OTHER_CHANNEL_BOOKS
@@ -229,7 +230,7 @@ async def shows_a_statement(vendor: FakeVendor, question: Question) -> Finding:
     wanted = (question.order.account_id, question.order.asked)
     return Finding(
         tuple(
-            Candidate(vendor._receipts[it.outbound_id])
+            Candidate(vendor._receipts[it.outbound_id], datetime.now(UTC))
             for it in vendor.effects
             if (it.account_id, it.asked) == wanted
         ),

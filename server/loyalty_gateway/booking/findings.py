@@ -19,8 +19,8 @@ from loyalty_gateway.booking.judge import (
 )
 from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import Reason
-from loyalty_gateway.domain.operations import Order, Reference
-from loyalty_gateway.providers.port import Candidate, Finding
+from loyalty_gateway.domain.operations import Reference
+from loyalty_gateway.providers.port import CLOCK_OFF_MAX, Candidate, Finding
 
 
 def after_finding(
@@ -54,7 +54,7 @@ def after_finding(
     if len(certain) == 1:
         return _found(asked, certain[0], now, means)
     assert booking.order is not None, "a tombstone is never asked for"
-    if certain or (free and _is_ambiguous(booking.order, free, means, is_settled=is_settled)):
+    if certain or (free and _is_ambiguous(booking, free, means, settled, is_settled=is_settled)):
         return replace(asked, state=State.NEEDS_REVIEW)
     if free and not booking.order.carries_tag:
         return _found(replace(asked, is_matched=True), free[0], now, means)
@@ -79,13 +79,32 @@ def after_finding(
 
 
 def _is_ambiguous(
-    order: Order, free: Sequence[Candidate], means: Means, *, is_settled: bool
+    booking: Booking,
+    free: Sequence[Candidate],
+    means: Means,
+    settled: datetime | None,
+    *,
+    is_settled: bool,
 ) -> bool:
     """Whether what looks like the booking, without naming it, is a person's to judge."""
-    if order.carries_tag:
+    assert booking.order is not None, "a tombstone is never asked for"
+    if booking.order.carries_tag:
         # Somebody else's, it seems: ours would show its tag, if it is there at all by now.
         return is_settled
-    return len(free) > 1 or not means.books_alone or free[0].is_unlike
+    is_one = len(free) == 1 and means.books_alone and not free[0].is_unlike
+    return not (is_one and _is_of_its_time(booking, free[0], settled))
+
+
+def _is_of_its_time(booking: Booking, candidate: Candidate, settled: datetime | None) -> bool:
+    """Whether a line is of the time in which the booking may have been carried out.
+
+    Another may be of an earlier booking of ours, which need not have its number in the journal:
+    a person may have said that it was executed.
+    """
+    began = booking.first_sent_time
+    if candidate.time is None or began is None or settled is None:
+        return False
+    return began - CLOCK_OFF_MAX <= candidate.time <= settled + CLOCK_OFF_MAX
 
 
 def _found(asked: Booking, candidate: Candidate, now: datetime, means: Means) -> Booking:

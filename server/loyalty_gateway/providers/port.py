@@ -5,8 +5,8 @@ An adapter translates; it never decides about a booking, never retries and never
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
-from typing import Any, Protocol
+from datetime import date, datetime, timedelta
+from typing import Any, Final, Protocol
 
 from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.errors import Fate, Proves, Reason
@@ -128,6 +128,10 @@ class Question:
     order: Order
     outbound_id: str
     first_sent_time: datetime
+
+
+CLOCK_OFF_MAX: Final = timedelta(minutes=15)
+"""So far a vendor's clock may be from ours for its times to say which booking a line is."""
 
 
 @dataclass(frozen=True, slots=True)

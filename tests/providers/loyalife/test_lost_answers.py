@@ -1,21 +1,34 @@
 """A lost answer at Loyalife: what happened is found in the vendor's books, or left to a person."""
 
 import json
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from loyalty_gateway.booking.findings import after_finding
+from loyalty_gateway.booking.judge import Means, Policy
 from loyalty_gateway.domain.amounts import Points
+from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import Fate, Reason
-from loyalty_gateway.domain.operations import Operation, Order, Person, Reference, Sale
+from loyalty_gateway.domain.operations import (
+    Operation,
+    Order,
+    Person,
+    RecoveryMode,
+    Reference,
+    Sale,
+)
 from loyalty_gateway.providers.loyalife import LoyalifeAdapter
 from loyalty_gateway.providers.loyalife.wire.bookings import merchant_name
+from loyalty_gateway.providers.loyalife.wire.times import DeploymentTime
 from loyalty_gateway.providers.port import Finding, ProviderError, Question
 from loyalty_gateway.sandbox import LoyalifePlayer, LoyalifeSettings
 from tests.providers.fault_server import Exchange, running
-from tests.providers.loyalife.conftest import Open
+from tests.providers.loyalife.conftest import PROGRAMME, Open
 from tests.providers.loyalife.test_adapter import token_and
 from tests.providers.loyalife.verbs import (
     KEY,
@@ -180,6 +193,44 @@ class TestWithoutATag:
         await book(adapter, redemption(sale=Sale(merchant_name=name)), OTHER_KEY)
         (found,) = (await ask(adapter, redemption(sale=Sale(merchant_name="M&M")))).candidates
         assert (found.is_certain, found.is_unlike) == (False, True)
+
+    @pytest.mark.parametrize(
+        ("changes", "earlier", "state"),
+        [
+            ({}, timedelta(), State.SUCCEEDED),
+            ({}, timedelta(hours=20), State.NEEDS_REVIEW),
+            ({"ExternalReference": None}, timedelta(), State.NEEDS_REVIEW),
+        ],
+        ids=["its own", "of another time", "without its number"],
+    )
+    async def test_a_line_that_may_be_another_booking_of_ours_is_a_persons(
+        self,
+        open_connection_to: Open,
+        changes: dict[str, Any],
+        earlier: timedelta,
+        state: State,
+    ) -> None:
+        """A booking whose number the journal does not hold has a line that seems to be free."""
+        now = datetime.now(UTC)
+        shown = DeploymentTime(ZoneInfo(PROGRAMME["time_zone"])).encode(now - earlier)
+        guid = str(uuid.uuid4())
+        line = {**line_named("Amazon"), "TransactionDate": shown, "ExternalReference": guid}
+        async with running(token_and(page_of({**line, **changes}))) as server:
+            adapter = open_connection_to(f"http://127.0.0.1:{server.port}")
+            finding = await ask(adapter, redemption())
+        booking = Booking(
+            tenant="default",
+            booking_id="b-1",
+            request_id="sale-0001",
+            state=State.IN_DOUBT,
+            create_time=now,
+            order=redemption(),
+            first_sent_time=now,
+            doubt_time=now,
+        )
+        means = Means((RecoveryMode.STATEMENT_MATCH,), books_alone=True)
+        policy = Policy((1.0,), 900.0, settle_s=60.0, abandon_reserved_s=900.0)
+        assert after_finding(booking, finding, now, now, means, policy).state is state
 
     async def test_two_that_look_alike_are_both_told(self, adapter: LoyalifeAdapter) -> None:
         await book(adapter, redemption(), OTHER_KEY)

@@ -21,7 +21,13 @@ from loyalty_gateway.domain.operations import (
 from loyalty_gateway.providers.loyalife.points import PointBookings
 from loyalty_gateway.providers.loyalife.settings import Settings
 from loyalty_gateway.providers.loyalife.wire.history import Line
-from loyalty_gateway.providers.port import NotShown, ProviderError, Question, Send
+from loyalty_gateway.providers.port import (
+    CLOCK_OFF_MAX,
+    NotShown,
+    ProviderError,
+    Question,
+    Send,
+)
 
 MERCHANT_NAME_MAY_CARRY_TAG: Final = "merchant_name_may_carry_tag"
 REVERSAL_RUNS_ONCE: Final = "reversal_runs_once"
@@ -38,8 +44,6 @@ PROOF_AMOUNT: Final = Decimal(10)
 
 LATE_LINE_S: Final = 3.0
 """How much later than the first a second line of one purchase is still looked for."""
-
-CLOCK_OFF_MAX: Final = timedelta(minutes=15)
 
 
 async def prove(points: PointBookings, settings: Settings, promise: str) -> str:
