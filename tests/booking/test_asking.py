@@ -542,6 +542,43 @@ def test_a_line_that_something_speaks_against_is_a_persons(is_unlike: bool, stat
     assert after.state is state
 
 
+@pytest.mark.parametrize(
+    ("changes", "state", "reason"),
+    [
+        (
+            {"operation": Operation.CREATE_WALLET},
+            State.DECLINED,
+            Reason.ACCOUNT_ALREADY_EXISTS,
+        ),
+        (
+            {"operation": Operation.CREATE_CARD, "intent": Intent.CANCEL},
+            State.DECLINED,
+            Reason.ACCOUNT_ALREADY_EXISTS,
+        ),
+        (
+            {
+                "operation": Operation.CREATE_WALLET,
+                "references": (Reference("member_number", "5"),),
+            },
+            State.NEEDS_REVIEW,
+            None,
+        ),
+        ({"operation": DEBIT}, State.NEEDS_REVIEW, None),
+    ],
+)
+def test_what_another_booking_of_ours_did_is_never_this_one(
+    changes: dict[str, Any], state: State, reason: Reason | None
+) -> None:
+    theirs = (Reference("member_number", "1"),)
+    finding = Finding((Candidate(Receipt(theirs), is_certain=True),))
+    booking = a_doubt(doubtful_attempts=2, **changes)
+    after = after_finding(booking, finding, at(1), at(1), ASKS, POLICY, taken=theirs)
+
+    assert (after.state, after.reason) == (state, reason)
+    assert after.references == booking.references
+    assert not after.is_matched
+
+
 _R1, _R2 = (Candidate(Receipt((Reference("line", number),)), at(-400)) for number in "12")
 _FINDINGS = st.sampled_from(
     [
@@ -600,13 +637,14 @@ def test_whatever_is_answered_an_end_is_a_proof(
         match booking.state:
             case State.SUCCEEDED:
                 assert intent is Intent.EXECUTE
-                one = len(certain) == 1 or (
+                one = (len(certain) == 1 and certain[0] in free) or (
                     not certain and len(free) == 1 and means.books_alone and not carries_tag
                 )
                 assert one
                 assert booking.is_matched is not bool(certain)
             case State.REVERSING:
-                assert intent is Intent.CANCEL and len(certain) == 1 and means.may_undo
+                assert intent is Intent.CANCEL and means.may_undo
+                assert len(certain) == 1 and certain[0] in free
             case State.NOT_EXECUTED:
                 assert len(absent) >= 3
                 assert absent[-1] - absent[0] >= 900

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import grpc
 import pytest
 
 from loyalty.v1 import bookings_pb2, types_pb2
@@ -240,6 +241,33 @@ async def _check_replay(house: House, cell: Cell, request: Any, body: bytes) -> 
         answered.final,
     )
     assert list(shown.provider_references) == list(answered.provider_references)
+
+
+@pytest.mark.parametrize("rpc", ["Cards.CreateCard", "Wallets.CreateWallet"])
+async def test_an_account_that_another_booking_made_exists_already(house: House, rpc: str) -> None:
+    """The refusal is lost, and the account that is found then was made by the first booking."""
+    request: Any = await ask(house, (rpc, "loyalife"))
+    again = type(request)()
+    again.CopyFrom(request)
+    again.request_id = new_request_id()
+    first = await house.call(request)
+    before = house.vendors["loyalife"].books
+
+    second = await house.call(again, fault="lost-after")
+
+    assert first.is_ok, str(first)
+    assert (second.code, second.reason) == (
+        grpc.StatusCode.ALREADY_EXISTS,
+        "ACCOUNT_ALREADY_EXISTS",
+    )
+    assert (second.outcome, second.is_final) == ("NOT_EXECUTED", True)
+    found = await house.call(bookings_pb2.GetBookingRequest(request_id=request.request_id))
+    assert found.response.booking.state == types_pb2.BOOKING_STATE_SUCCEEDED
+    assert list(found.response.booking.provider_references)
+    assert house.vendors["loyalife"].books == before
+    story = await house.caller.explain(again.request_id)
+    kinds = [step.attempt.kind for step in story.steps if step.HasField("attempt")]
+    assert len(kinds) == 2, "it was asked for"
 
 
 async def test_an_earning_that_a_duplicate_proves_has_the_number_that_it_was_given(

@@ -19,7 +19,7 @@ from loyalty_gateway.booking.judge import (
 )
 from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import Reason
-from loyalty_gateway.domain.operations import Reference
+from loyalty_gateway.domain.operations import CREATE_OPERATIONS, Reference
 from loyalty_gateway.providers.port import CLOCK_OFF_MAX, Candidate, Finding
 
 
@@ -52,7 +52,8 @@ def after_finding(
     certain = [it for it in finding.candidates if it.is_certain]
     free = [it for it in finding.candidates if not set(it.receipt.references[:1]) & set(taken)]
     if len(certain) == 1:
-        return _found(asked, certain[0], now, means)
+        is_anothers = bool(set(certain[0].receipt.references[:1]) & set(taken))
+        return _anothers(asked, now) if is_anothers else _found(asked, certain[0], now, means)
     assert booking.order is not None, "a tombstone is never asked for"
     if certain or (free and _is_ambiguous(booking, free, means, settled, is_settled=is_settled)):
         return replace(asked, state=State.NEEDS_REVIEW)
@@ -105,6 +106,23 @@ def _is_of_its_time(booking: Booking, candidate: Candidate, settled: datetime | 
     if candidate.time is None or began is None or settled is None:
         return False
     return began - CLOCK_OFF_MAX <= candidate.time <= settled + CLOCK_OFF_MAX
+
+
+def _anothers(asked: Booking, now: datetime) -> Booking:
+    """What was found is another booking of ours, which keeps its number.
+
+    An account that another made cannot be made again; of anything else a person has to say what
+    became of it.
+    """
+    if asked.operation not in CREATE_OPERATIONS or asked.references:
+        return replace(asked, state=State.NEEDS_REVIEW)
+    return replace(
+        asked,
+        state=State.DECLINED,
+        reason=Reason.ACCOUNT_ALREADY_EXISTS,
+        doubtful_attempts=0,
+        settle_time=now,
+    )
 
 
 def _found(asked: Booking, candidate: Candidate, now: datetime, means: Means) -> Booking:
