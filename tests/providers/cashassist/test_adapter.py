@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,8 +26,9 @@ from loyalty_gateway.domain.operations import (
 from loyalty_gateway.providers import PROVIDERS
 from loyalty_gateway.providers.cashassist import CashassistAdapter, open_adapter
 from loyalty_gateway.providers.connection import AdapterSettingsError
-from loyalty_gateway.providers.port import Lookup, ProviderError, Send, Way
+from loyalty_gateway.providers.port import Lookup, NotShown, ProviderError, Send, Way
 from loyalty_gateway.sandbox import CashassistPlayer, Settings
+from loyalty_gateway.sandbox.cashassist import player as playing
 from loyalty_gateway.telemetry.setup import Telemetry
 from tests.providers.cashassist.conftest import Open
 from tests.providers.fault_server import Exchange, Script, running
@@ -612,7 +614,52 @@ class TestProof:
         assert "the history holds it once" in evidence
         assert "10999" not in evidence
         proofs = player.ledger.effects(card_id="10999", idempotency_key=None, with_seed=False)
-        assert [(effect.amount_minor, effect.points) for effect in proofs] == [(1, 0)]
+        assert [(effect.amount_minor, effect.points) for effect in proofs] == [
+            (0, -1),
+            (-1, 0),
+            (1, 0),
+        ]
+
+    @pytest.mark.parametrize(("field", "kind"), [("amount", "DebitB"), ("points", "RedeemP")])
+    async def test_a_vendor_that_forgets_the_keys_of_one_kind_is_caught(
+        self,
+        adapter: CashassistAdapter,
+        monkeypatch: pytest.MonkeyPatch,
+        field: str,
+        kind: str,
+    ) -> None:
+        monkeypatch.setitem(
+            playing.BOOKINGS,
+            "withdraw",
+            lambda asked: replace(
+                playing.withdraw(asked), key_dedupes=asked.body.get(field) is None
+            ),
+        )
+        with pytest.raises(LookupError, match=kind) as caught:
+            await adapter.prove("resend_is_safe")
+        assert not isinstance(caught.value, NotShown)
+        assert "holds 2 bookings of that key" in str(caught.value)
+
+    async def test_a_repeat_that_is_refused_shows_that_it_is_not_safe(
+        self, player: CashassistPlayer, open_connection_to: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(
+            playing.BOOKINGS,
+            "withdraw",
+            lambda asked: replace(playing.withdraw(asked), key_dedupes=False),
+        )
+        adapter = open_connection_to(player.base_url, proof_card="10491")
+        with pytest.raises(LookupError, match=r"DebitBalance.*refused.*insufficient") as caught:
+            await adapter.prove("resend_is_safe")
+        assert not isinstance(caught.value, NotShown)
+
+    @pytest.mark.parametrize("promise", ["resend_is_safe", "amount_echo_unit"])
+    async def test_a_card_that_cannot_have_every_kind_shows_nothing(
+        self, player: CashassistPlayer, open_connection_to: Open, promise: str
+    ) -> None:
+        adapter = open_connection_to(player.base_url, proof_card="10491")
+        with pytest.raises(NotShown, match="RedeemPoints, 1 "):
+            await adapter.prove(promise)
 
     async def test_a_vendor_that_forgets_its_keys_is_caught(
         self, adapter: CashassistAdapter, player: CashassistPlayer

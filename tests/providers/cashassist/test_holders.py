@@ -1,6 +1,7 @@
 """CashAssist's codes, receipts, creations and changes, against the player over real HTTP."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -23,6 +24,8 @@ from loyalty_gateway.domain.operations import (
     Person,
 )
 from loyalty_gateway.providers.cashassist import CashassistAdapter
+from loyalty_gateway.providers.cashassist.proofs import Proofs
+from loyalty_gateway.providers.cashassist.wire import HistoryPage
 from loyalty_gateway.providers.port import (
     CodeCheck,
     CodeWish,
@@ -696,10 +699,28 @@ class TestEchoProof:
         self, adapter: CashassistAdapter, player: CashassistPlayer
     ) -> None:
         evidence = await adapter.prove("amount_echo_unit")
-        assert "moved the balance by 0.01 CHF" in evidence
+        assert "top-ups and debits of 0.01 CHF" in evidence
         assert "10999" not in evidence
         proofs = player.ledger.effects(card_id="10999", with_seed=False)
-        assert [effect.amount_minor for effect in proofs] == [1, 1]
+        moved = [(effect.amount_minor, effect.points) for effect in proofs]
+        assert moved == [(0, -1), (-1, 0), (-1, 0), (1, 0), (1, 0)]
+
+    @pytest.mark.parametrize("operation", [Operation.DEBIT_BALANCE, Operation.REDEEM_POINTS])
+    async def test_another_form_of_one_kinds_echo_is_caught(
+        self, adapter: CashassistAdapter, operation: Operation
+    ) -> None:
+        async def book(send: Send) -> Executed:
+            done = await adapter.book(send)
+            if send.order.operation is not operation:
+                return done
+            return replace(done, receipt=replace(done.receipt, echoed=None))
+
+        async def read_history(key: str) -> HistoryPage:
+            raise AssertionError("the echo needs no history")
+
+        with pytest.raises(LookupError, match=operation.method) as caught:
+            await Proofs("10999", "CHF", book, read_history).show_amount_echo_unit()
+        assert not isinstance(caught.value, NotShown)
 
     @pytest.mark.parametrize(("echo", "words"), [(1, "1.00 CHF"), (None, "no amount")])
     async def test_another_unit_and_no_echo_are_caught(

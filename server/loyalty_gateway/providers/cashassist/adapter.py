@@ -57,7 +57,8 @@ class Settings(ConnectionSettings):
     currency: str = "CHF"
     """The currency of every account behind this key; the vendor's answers may not name it."""
     proof_card: str = Field(default="", max_length=64, repr=False)
-    """A card that promises may be proven on; each proof leaves top-ups of 0.01 on it."""
+    """A card that promises may be proven on; each proof moves a few cents on it and takes a point,
+    which it must hold."""
 
 
 class CashassistAdapter:
@@ -143,11 +144,11 @@ class CashassistAdapter:
         return await self._channel.send(call, order.account_id, decode)
 
     async def prove(self, promise: str) -> str:
-        """Books 0.01 on the proof card twice and looks at what came of it.
+        """Books a few cents and a point on the proof card and looks at what came of it.
 
         Raises:
             ProviderError: the vendor could not be asked.
-            NotShown: there is no proof card.
+            NotShown: there is no proof card, or it refuses a kind of booking.
             LookupError: the promise does not hold.
         """
         proofs = Proofs(
