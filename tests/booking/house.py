@@ -269,7 +269,7 @@ class House:
         """Waits until no machine has anything left to do."""
 
         async def nothing_is_open() -> bool:
-            rows = await self.journal.list(ListQuery(tenant=TENANT, limit=200))
+            rows = (await self.journal.list(ListQuery(tenant=TENANT, limit=200))).bookings
             return all(it.is_final or it.state is State.NEEDS_REVIEW for it in rows)
 
         await until(nothing_is_open)

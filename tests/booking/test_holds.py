@@ -263,7 +263,9 @@ async def test_doubts_of_one_trouble_have_one_name_and_are_listed_by_it(place: P
         second = await doubt(house, "sale-0002")
         await house.book("sale-0003")
         incidents = {first.incident, second.incident}
-        listed = await house.journal.list(ListQuery(tenant=TENANT, incident=first.incident))
+        listed = (
+            await house.journal.list(ListQuery(tenant=TENANT, incident=first.incident))
+        ).bookings
         await resolve(house, NOT_BOOKED, request_id="sale-0001")
         later = await house.get("sale-0001")
 

@@ -10,6 +10,7 @@ from loyalty_gateway.domain.booking import State
 from loyalty_gateway.domain.errors import Reason
 from tests.booking.house import CARD, KEYRING, TENANT, House, failure, open_house
 from tests.booking.vendor import FakeVendor, is_not_reached, loses_the_answer
+from tests.journal.rows import set_directly
 from tests.postgres import Place
 
 OTHER_CARD = "6299000011112222"
@@ -40,6 +41,23 @@ async def test_every_booking_is_on_one_page_and_the_last_page_has_no_token(
     newest_first = ids if order is SortOrder.SETTLE_ASC else ids[::-1]
     assert found == [newest_first[:2], newest_first[2:4], newest_first[4:]]
     assert exact == [newest_first]
+
+
+async def test_a_row_that_cannot_be_understood_is_left_out_and_hides_no_other(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_house(place) as house:
+        for number in range(4):
+            await house.book(f"sale-000{number}")
+        damaged = [await house.get(f"sale-000{number}") for number in (0, 2)]
+        for booking in damaged:
+            await set_directly(house.journal, booking, "reason = 'OF_A_LATER_VERSION'")
+        found = await pages(house, BookingFilter(page_size=1))
+        whole = await pages(house, BookingFilter())
+
+    assert found == [["sale-0003"], [], ["sale-0001"], []]
+    assert whole == [["sale-0003", "sale-0001"]]
+    assert all(booking.name in caplog.text for booking in damaged)
 
 
 async def test_an_accounts_bookings_are_found_by_its_id_and_by_its_token(place: Place) -> None:

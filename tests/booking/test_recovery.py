@@ -44,6 +44,7 @@ from tests.booking.vendor import (
     loses_the_request,
     refuses,
 )
+from tests.journal.rows import set_directly
 from tests.postgres import Place
 
 BRIEF_LEASE = Limits(lease_s=0.3)
@@ -311,6 +312,18 @@ async def crashed_while_sending(place: Place, then: Act) -> FakeVendor:
 def without_repeats(states: list[State]) -> list[State]:
     """The moves, without the steps that stayed where they were."""
     return [state for state, _ in itertools.groupby(states)]
+
+
+async def test_what_is_left_open_and_cannot_be_understood_stops_no_start(place: Place) -> None:
+    await crashed_while_sending(place, loses_the_request)
+    async with open_house(place, boot_id="boot-0", starts=False) as house:
+        left = await house.get()
+        await set_directly(house.journal, left, "reason = 'OF_A_LATER_VERSION'")
+    async with open_house(place) as house:
+        await house.book("sale-0002")
+        error = await house.fails()
+
+    assert (error.reason, error.booking) == (Reason.DATA_LOSS, left.name)
 
 
 @pytest.mark.parametrize("then", [loses_the_answer, loses_the_request])

@@ -306,7 +306,7 @@ async def test_a_damaged_answer_does_not_hide_the_list_it_stands_in(
         await journal.change(succeeded(booking))
     await set_directly(journal, bookings[1], "answer_bytes = answer_sha256")
 
-    assert len(await journal.list(ListQuery(tenant=TENANT))) == 3
+    assert len((await journal.list(ListQuery(tenant=TENANT))).bookings) == 3
 
 
 # --- lists ------------------------------------------------------------------------------------
@@ -315,16 +315,13 @@ async def test_a_damaged_answer_does_not_hide_the_list_it_stands_in(
 async def pages(journal: Journal, query: ListQuery) -> list[Booking]:
     """All pages of a list, each begun where the one before ended."""
     found: list[Booking] = []
-    while page := await journal.list(query):
-        assert len(page) <= query.limit
-        found += page
-        last = page[-1]
-        time = last.settle_time if query.by_settle_time else last.create_time
-        assert time is not None
-        microseconds = (time - T0) // timedelta(microseconds=1)
-        epoch = T0.timestamp() * 1_000_000
-        query = replace(query, after=(int(epoch) + microseconds, last.booking_id))
-    return found
+    while True:
+        page = await journal.list(query)
+        assert len(page.bookings) <= query.limit
+        found += page.bookings
+        if page.next is None:
+            return found
+        query = replace(query, after=page.next)
 
 
 async def test_a_list_is_newest_first_and_its_pages_lose_and_repeat_nothing(
@@ -388,7 +385,7 @@ async def test_every_filter_restricts_and_intervals_are_half_open(journal: Journ
         ({"settled_before": T0 + hour + second}, []),
         ({"connection": "second", "states": (State.SENDING,)}, []),
     ):
-        assert await journal.list(ListQuery(tenant=TENANT, **filters)) == wanted
+        assert (await journal.list(ListQuery(tenant=TENANT, **filters))).bookings == wanted
 
 
 # --- what recovery asks -----------------------------------------------------------------------
@@ -455,9 +452,27 @@ async def test_what_other_boots_left_open_is_found(journal: Journal) -> None:
     await journal.change(succeeded(await opened(journal, owner="boot-0")))
     await opened(journal, owner="boot-0", tenant="another")
 
-    found = await journal.orphans(TENANT, 10)
-    assert sorted(found, key=lambda it: it.booking_id) == [left, resent.after]
-    assert len(await journal.orphans(TENANT, 1)) == 1
+    wanted = sorted([left, resent.after], key=lambda it: it.booking_id)
+    found, end = await journal.orphans(TENANT, 2)
+    assert (sorted(found, key=lambda it: it.booking_id), end) == (wanted, "")
+    first, after = await journal.orphans(TENANT, 1)
+    second, end = await journal.orphans(TENANT, 1, after)
+    assert ([*first, *second], end) == (wanted, "")
+
+
+async def test_what_cannot_be_understood_hides_nothing_that_another_boot_left_open(
+    journal: HookedJournal,
+) -> None:
+    left = sorted(
+        [await opened(journal, owner="boot-0") for _ in range(7)], key=lambda it: it.booking_id
+    )
+    for booking in [*left[:3], left[4]]:
+        await set_directly(journal, booking, "reason = 'OF_A_LATER_VERSION'")
+    found, after = await journal.orphans(TENANT, 3)
+    assert (found, after) == ([], left[2].booking_id)
+    found, after = await journal.orphans(TENANT, 3, after)
+    assert {it.booking_id for it in found} == {left[3].booking_id, left[5].booking_id}
+    assert await journal.orphans(TENANT, 3, after) == ([left[6]], "")
 
 
 async def test_what_is_unresolved_is_counted_with_its_age(journal: Journal) -> None:
@@ -592,7 +607,7 @@ async def test_every_statement_finds_its_rows_by_an_index_that_fits(
         ],
         "next due": ["INDEX booking_due (tenant=? AND next_attempt_time>?)"],
         # Partial indexes that hold nothing but what is open, so all of it may be read.
-        "orphans": ["USING INDEX booking_due (tenant=?)"],
+        "orphans": ["USING INDEX booking_due (tenant=?)", "(tenant=? AND booking_id=?)"],
         "unresolved": ["USING INDEX booking_unresolved (tenant=?)"],
         "names": ["(tenant=? AND connection=? AND outbound_id=?)"],
         "tombstones": ["INDEX booking_tombstone (tenant=? AND create_time>?)"],

@@ -86,7 +86,7 @@ async def test_durability_is_checked_again_whenever_the_writer_has_to_connect_ag
         throw_out(used_dsn)
         error = await failure(journal.open(Opening(a_booking(), "caller")))
         was_healthy = journal.is_healthy
-        known = await journal.list(ListQuery(tenant=TENANT))
+        known = (await journal.list(ListQuery(tenant=TENANT))).bookings
         postgres_server.execute(f"ALTER DATABASE {database} RESET synchronous_commit")
         await until(lambda: journal.is_healthy)
         await opened(journal)

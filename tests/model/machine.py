@@ -157,7 +157,7 @@ class BookingMachine(RuleBasedStateMachine):
         return await self.journal.find(TENANT, request_id=request_id)
 
     async def _rows(self) -> dict[str, Booking]:
-        rows = await self.journal.list(ListQuery(tenant=TENANT))
+        rows = (await self.journal.list(ListQuery(tenant=TENANT))).bookings
         return {booking.request_id: booking for booking in rows}
 
     async def _agree(self) -> bool:

@@ -371,7 +371,7 @@ class UndoMachine(RuleBasedStateMachine):
             await asyncio.sleep(0.001)
 
     async def _rows(self) -> dict[str, Booking]:
-        rows = await self.journal.list(ListQuery(tenant=TENANT, limit=200))
+        rows = (await self.journal.list(ListQuery(tenant=TENANT, limit=200))).bookings
         return {booking.request_id: booking for booking in rows}
 
     @staticmethod

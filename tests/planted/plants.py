@@ -31,7 +31,7 @@ from loyalty_gateway.domain.booking import Answer, Booking, State
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
 from loyalty_gateway.domain.operations import UNDO_OPERATIONS
 from loyalty_gateway.journal import postgres
-from loyalty_gateway.journal.journal import Journal, ListQuery
+from loyalty_gateway.journal.journal import Journal, ListQuery, Page
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.writer import Change, Opened, Opening
 from loyalty_gateway.providers.http import HttpAnswer, HttpRequest, PyreqwestEngine
@@ -276,11 +276,8 @@ def _tenants_are_not_told_apart(patch: Patch) -> None:
         rows = await self._read(
             lambda it: it.execute(text("SELECT DISTINCT tenant FROM booking")).fetchall()
         )
-        return [
-            booking
-            for (tenant,) in rows
-            for booking in await real_list(self, replace(wanted, tenant=tenant))
-        ]
+        pages = [await real_list(self, replace(wanted, tenant=tenant)) for (tenant,) in rows]
+        return Page([booking for page in pages for booking in page.bookings], None)
 
     patch.setattr(Journal, "find", find)
     patch.setattr(Journal, "story", story)

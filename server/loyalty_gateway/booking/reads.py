@@ -33,7 +33,6 @@ from loyalty_gateway.domain.operations import (
     TransactionPage,
 )
 from loyalty_gateway.journal.journal import Journal, ListQuery
-from loyalty_gateway.journal.rows import to_us
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.providers.port import Lookup, Offer, ProviderError, Read, Search
 
@@ -226,9 +225,9 @@ class Reads:
         )
         after = None
         if wanted.page_token:
-            time_us, _, booking_id = self._cursor(tenant, query, wanted.page_token).partition(",")
-            after = (int(time_us), booking_id)
-        found = await self._journal.list(
+            time, _, last_id = self._cursor(tenant, query, wanted.page_token).partition(",")
+            after = (int(time), last_id)
+        page = await self._journal.list(
             ListQuery(
                 tenant=tenant,
                 states=wanted.states,
@@ -242,15 +241,14 @@ class Reads:
                 settled_before=wanted.settled_before,
                 by_settle_time=by_settle,
                 after=after,
-                limit=wanted.page_size + 1,
+                limit=wanted.page_size,
             )
         )
-        page = tuple(found[: wanted.page_size])
-        if len(found) <= wanted.page_size:
-            return page, ""
-        last = page[-1]
-        time_us_last = to_us(last.settle_time if by_settle else last.create_time)
-        return page, self._keyring.page_token(tenant, query, f"{time_us_last},{last.booking_id}")
+        token = ""
+        if page.next is not None:
+            time_us, booking_id = page.next
+            token = self._keyring.page_token(tenant, query, f"{time_us},{booking_id}")
+        return tuple(page.bookings), token
 
     async def connections(self, tenant: str) -> tuple[ConnectionFacts, ...]:
         """The tenant's connections and how they fare."""

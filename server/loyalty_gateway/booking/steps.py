@@ -80,9 +80,10 @@ class Steps:
         """
         if self._journal.is_shared:
             return 0
-        count = 0
+        count, after = 0, ""
         failpoints.hit("adopting")
-        while left := await self._journal.orphans(tenant, limit=200):
+        while True:
+            left, after = await self._journal.orphans(tenant, 200, after)
             for booking in left:
                 if booking.state is State.SENDING:
                     why = "the process that sent it is gone"
@@ -95,7 +96,8 @@ class Steps:
                 if moved.epoch == booking.epoch:
                     raise unavailable(RuntimeError("an orphaned booking could not be moved"))
             count += len(left)
-        return count
+            if not after:
+                return count
 
     async def release(self, booking: Booking) -> None:
         """Gives back a claim whose step failed, so that it need not wait for the lease's end."""

@@ -5,7 +5,7 @@ Every method either answers from disk or raises JOURNAL_UNAVAILABLE; nothing is 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, func, select, text
+from sqlalchemy import Connection, Engine, RowMapping, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from loyalty_gateway.domain.booking import Attempt, Booking, HistoryEntry, State
@@ -47,6 +47,7 @@ __all__ = [
     "JournalRefused",
     "ListQuery",
     "OpenedChallenge",
+    "Page",
     "PromiseRow",
     "Unresolved",
 ]
@@ -79,6 +80,14 @@ class ListQuery:
     by_settle_time: bool = False
     after: tuple[int, str] | None = None
     limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What can be understood of one page of a list; `next` is its end where more comes after it."""
+
+    bookings: Sequence[Booking]
+    next: tuple[int, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,8 +323,11 @@ class Journal:
 
         return await self._read(query) if originals else ()
 
-    async def list(self, wanted: ListQuery) -> Sequence[Booking]:
-        """Bookings newest first, or oldest settled first."""
+    async def list(self, wanted: ListQuery) -> Page:
+        """Bookings newest first, or oldest settled first.
+
+        A row that cannot be understood is logged and left out.
+        """
         table = schema.booking
         conditions = [table.c.tenant == wanted.tenant]
         if wanted.states:
@@ -355,14 +367,17 @@ class Journal:
                     (table.c.create_time < time_us) | (table.c.booking_id < booking_id)
                 )
             statement = statement.order_by(table.c.create_time.desc(), table.c.booking_id.desc())
-        statement = statement.where(*conditions).limit(wanted.limit)
+        statement = statement.where(*conditions).limit(wanted.limit + 1)
 
-        def query(connection: Connection) -> Sequence[Booking]:
-            # A list repeats no answer, so a damaged one must not hide the whole page.
-            return [
-                booking_from_row(row, checks_answer=False)
-                for row in connection.execute(statement).mappings()
-            ]
+        def query(connection: Connection) -> Page:
+            rows = connection.execute(statement).mappings().all()
+            page = rows[: wanted.limit]
+            end = None
+            if len(rows) > len(page):
+                time_us = page[-1]["settle_time" if wanted.by_settle_time else "create_time"]
+                end = (time_us, page[-1]["booking_id"])
+            # A list repeats no answer, so a damaged one is no reason to leave a booking out.
+            return Page(_understood(page, checks_answer=False), end)
 
         return await self._read(query)
 
@@ -392,12 +407,7 @@ class Journal:
         )
 
         def query(connection: Connection) -> Sequence[Booking]:
-            found = []
-            for row in connection.execute(statement).mappings():
-                try:
-                    found.append(booking_from_row(row))
-                except LoyaltyError as error:
-                    log.error("Booking %s is left alone: %s", error.booking, error.message)
+            found = _understood(connection.execute(statement).mappings())
             return sorted(found, key=lambda booking: booking.create_time)
 
         return await self._read(query, is_background=True) if ids else []
@@ -419,21 +429,28 @@ class Journal:
 
         return await self._read(query, is_background=True)
 
-    async def orphans(self, tenant: str, limit: int) -> Sequence[Booking]:
-        """Open bookings that another process holds; it is gone where the journal is one's own."""
+    async def orphans(
+        self, tenant: str, limit: int, after: str = ""
+    ) -> tuple[Sequence[Booking], str]:
+        """Open bookings that another process holds; it is gone where the journal is one's own.
+
+        At most `limit` of those whose ids come after `after`, and the `after` of the next ones,
+        empty where these are the last. A row that cannot be understood is logged and left out.
+        """
         table = schema.booking
-        statement = (
-            select(table)
-            .where(
-                table.c.tenant == tenant,
-                text(schema.IS_OPEN),
-                table.c.owner.not_in(["", self.boot_id]),
-            )
-            .limit(limit)
+        is_left = (
+            (table.c.tenant == tenant)
+            & text(schema.IS_OPEN)
+            & table.c.owner.not_in(["", self.boot_id])
         )
 
-        def query(connection: Connection) -> Sequence[Booking]:
-            return [booking_from_row(row) for row in connection.execute(statement).mappings()]
+        def query(connection: Connection) -> tuple[Sequence[Booking], str]:
+            # Sorted here: SQLite would read all of the tenant's bookings in the order wished for.
+            left = connection.execute(select(table.c.booking_id).where(is_left)).scalars()
+            ids = sorted(booking_id for booking_id in left if booking_id > after)
+            chosen = table.c.booking_id.in_(ids[:limit])
+            rows = connection.execute(select(table).where(is_left, chosen)).mappings()
+            return _understood(rows), ids[limit - 1] if len(ids) > limit else ""
 
         return await self._read(query, is_background=True)
 
@@ -552,3 +569,14 @@ class Journal:
             ]
 
         return await self._read(query)
+
+
+def _understood(rows: Iterable[RowMapping], *, checks_answer: bool = True) -> Sequence[Booking]:
+    """The bookings of the rows; one that cannot be understood must not stop the others."""
+    found = []
+    for row in rows:
+        try:
+            found.append(booking_from_row(row, checks_answer=checks_answer))
+        except LoyaltyError as error:
+            log.error("Booking %s is left out: %s", error.booking, error.message)
+    return found
