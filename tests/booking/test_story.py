@@ -2,9 +2,11 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import NoReturn
 
 import pytest
+from sqlalchemy import Connection
 
 from loyalty_gateway.booking.calls import AccountKey, BookingKey, Decision
 from loyalty_gateway.booking.story import _FAULTS
@@ -46,6 +48,7 @@ from tests.booking.vendor import (
     loses_the_request,
     refuses,
 )
+from tests.journal.rows import lengthening
 from tests.postgres import Place
 
 
@@ -445,3 +448,41 @@ async def test_what_has_no_account_and_no_amount_is_told_without_them(place: Pla
         story = await told(house)
 
     has(lines(story)[0], "SENDING: Cards.CreateCard at main was written down")
+
+
+@pytest.mark.parametrize(
+    ("more", "missing"),
+    [
+        # What is told without a gap: fifty and a hundred and fifty.
+        (198, None),
+        (199, "on: 1 of 201 moves."),
+        (200, "on: 2 of 202 moves and 1 of 201 attempts."),
+        (3_000, "on: 2802 of 3002 moves and 2801 of 3001 attempts."),
+    ],
+)
+async def test_a_long_story_says_how_much_of_its_middle_is_left_out(
+    place: Place, more: int, missing: str | None
+) -> None:
+    async with open_house(place, FakeVendor(is_not_reached)) as house:
+        await house.fails()
+        for statement in lengthening((await house.get()).booking_id, more):
+            await house.journal.on_the_writers_connection(
+                partial(Connection.exec_driver_sql, statement=statement)
+            )
+        story = await told(house)
+        history, attempts = await house.story()
+
+    assert (len(history), len(attempts)) == (more + 2, more + 1)
+    gaps = [line for line in lines(story) if "Left out" in line]
+    told_attempts = [step.attempt.number for step in story.steps if step.attempt]
+    if missing is None:
+        assert gaps == []
+        assert told_attempts == [attempt.number for attempt in attempts]
+    else:
+        (gap,) = gaps
+        has(gap, missing, "first 50", "last 150")
+        has(lines(story)[0], "SENDING", "before anything was sent")
+        has(lines(story)[-1], "RESERVED", f"again {more}")
+        assert told_attempts[:1] == [1]
+        assert told_attempts[-1:] == [more + 1]
+        assert len(told_attempts) == 200

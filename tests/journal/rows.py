@@ -122,6 +122,27 @@ async def set_directly(journal: HookedJournal, booking: Booking, assignment: str
     )
 
 
+def lengthening(booking_id: str, more: int) -> list[str]:
+    """Statements that write the last move and the first attempt of a booking again, so many times
+    and a tenth of a second later each time."""
+    numbers = (
+        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {more}) INSERT"
+    )
+    return [
+        f"{numbers} INTO history (tenant, booking_id, sequence, from_state, to_state, actor, time,"
+        " note) SELECT tenant, booking_id, sequence + i, from_state, to_state, actor,"
+        " time + i * 100000, 'again ' || i FROM history CROSS JOIN n"
+        f" WHERE booking_id = '{booking_id}' AND sequence ="
+        f" (SELECT max(sequence) FROM history WHERE booking_id = '{booking_id}')",
+        f"{numbers} INTO attempt (tenant, booking_id, number, kind, start_time, end_time, fate,"
+        " proves, reason, http_status, provider_code, rule, request_text, answer_text)"
+        " SELECT tenant, booking_id, number + i, kind, start_time + i * 100000,"
+        " end_time + i * 100000, fate, proves, reason, http_status, provider_code, rule,"
+        " request_text, answer_text FROM attempt CROSS JOIN n"
+        f" WHERE booking_id = '{booking_id}' AND number = 1",
+    ]
+
+
 @contextmanager
 def commits_counted(journal: Journal) -> Iterator[list[int]]:
     """Gets an entry for each commit of the writer."""

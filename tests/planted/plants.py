@@ -252,7 +252,7 @@ def _tenants_are_not_told_apart(patch: Patch) -> None:
     A server of today has one tenant, whom every caller belongs to; but several may share a
     journal and its keys, and the rooms behind the door are handed a tenant with every call.
     """
-    real_find, real_list, real_story = Journal.find, Journal.list, Journal.story
+    real_find, real_list, real_excerpt = Journal.find, Journal.list, Journal.excerpt
     real_token, real_open = Keyring.token, Keyring.open_token
 
     async def owner_of(journal: Journal, tenant: str, **key: str) -> str:
@@ -267,10 +267,9 @@ def _tenants_are_not_told_apart(patch: Patch) -> None:
         owner = await owner_of(self, tenant, booking_id=booking_id, request_id=request_id)
         return await real_find(self, owner, booking_id=booking_id, request_id=request_id)
 
-    async def story(self: Journal, tenant: str, booking_id: str) -> Any:
-        return await real_story(
-            self, await owner_of(self, tenant, booking_id=booking_id), booking_id
-        )
+    async def excerpt(self: Journal, tenant: str, booking_id: str, first: int, last: int) -> Any:
+        owner = await owner_of(self, tenant, booking_id=booking_id)
+        return await real_excerpt(self, owner, booking_id, first, last)
 
     async def list_all(self: Journal, wanted: ListQuery) -> Any:
         rows = await self._read(
@@ -280,7 +279,7 @@ def _tenants_are_not_told_apart(patch: Patch) -> None:
         return Page([booking for page in pages for booking in page.bookings], None)
 
     patch.setattr(Journal, "find", find)
-    patch.setattr(Journal, "story", story)
+    patch.setattr(Journal, "excerpt", excerpt)
     patch.setattr(Journal, "list", list_all)
     patch.setattr(Keyring, "token", lambda self, _, *rest: real_token(self, "", *rest))
     patch.setattr(Keyring, "open_token", lambda self, _, *rest: real_open(self, "", *rest))

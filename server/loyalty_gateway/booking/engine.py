@@ -198,12 +198,14 @@ class Engine:
     async def explain(self, tenant: str, key: BookingKey) -> Story:
         """A booking's story in words. Raises LoyaltyError NOT_FOUND."""
         booking = await self._shown(await self._closing.get(tenant, key))
-        history, attempts = await self._journal.story(tenant, booking.booking_id)
+        told = await self._journal.excerpt(
+            tenant, booking.booking_id, story.FIRST_TOLD, story.LAST_TOLD
+        )
         undos: list[Booking] = []
         if booking.state is State.REVERSING:
             following = await self._journal.following(tenant, [booking.name])
             undos = [it for it in following if undoes(it)]
-        return story.tell(booking, list(history), list(attempts), undos)
+        return story.tell(booking, told, undos)
 
     async def connections(self, tenant: str) -> tuple[ConnectionFacts, ...]:
         """See Reads.connections."""

@@ -16,6 +16,12 @@ from loyalty_gateway.domain.booking import (
 )
 from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.domain.operations import RecoveryMode
+from loyalty_gateway.journal.journal import Excerpt
+
+FIRST_TOLD = 50
+LAST_TOLD = 150
+"""How many moves and how many attempts are told of a long story: with the longest answers of a
+vendor it still fits into one answer of ours."""
 
 _FAULTS: dict[Reason, WhoseFault] = {
     Reason.REQUEST_INVALID: WhoseFault.CALLER,
@@ -118,14 +124,14 @@ _QUESTION_WORDS: dict[Fate, str] = {
 
 def tell(
     booking: Booking,
-    history: list[HistoryEntry],
-    attempts: list[Attempt],
+    excerpt: Excerpt,
     undos: Sequence[Booking] = (),
 ) -> Story:
     """The story so far; steps are in the order in which they happened.
 
     `undos` are the bookings that were opened to undo it, which it may have to wait for.
     """
+    history, attempts = excerpt.history, excerpt.attempts
     dated = [(entry.time, 1, Step(entry.time, _history_words(booking, entry))) for entry in history]
     for attempt in attempts:
         time = _attempt_time(attempt, history)
@@ -133,6 +139,7 @@ def tell(
         # told where it began, just after the move that announced it.
         order = 2 if attempt.end_time is None else 0
         dated.append((time, order, Step(time, _attempt_words(booking, attempt), attempt)))
+    dated += _gap(excerpt)
     steps = tuple(step for _, _, step in sorted(dated, key=lambda item: item[:2]))
     parked = _parked_undo(booking, undos)
     return Story(
@@ -143,6 +150,27 @@ def tell(
         # Whoever decides may take days; that a machine looks in between moves nothing.
         booking.next_attempt_time if parked is None else None,
     )
+
+
+def _gap(excerpt: Excerpt) -> list[tuple[datetime, int, Step]]:
+    """Says where a long story is cut and how much of it is missing; empty where it is whole."""
+    cuts: list[datetime] = []
+    missing: list[str] = []
+    if excerpt.moves_left_out:
+        cuts.append(excerpt.history[FIRST_TOLD - 1].time)
+        count = len(excerpt.history) + excerpt.moves_left_out
+        missing.append(f"{excerpt.moves_left_out} of {count} moves")
+    if excerpt.attempts_left_out:
+        cuts.append(_attempt_time(excerpt.attempts[FIRST_TOLD - 1], excerpt.history))
+        count = len(excerpt.attempts) + excerpt.attempts_left_out
+        missing.append(f"{excerpt.attempts_left_out} of {count} attempts")
+    if not cuts:
+        return []
+    words = (
+        f"Left out from here on: {' and '.join(missing)}. The first {FIRST_TOLD} and the last"
+        f" {LAST_TOLD} of each are told."
+    )
+    return [(min(cuts), 3, Step(min(cuts), words))]
 
 
 def _parked_undo(booking: Booking, undos: Sequence[Booking]) -> Booking | None:
@@ -181,7 +209,7 @@ def pause_words(booking: Booking) -> str:
     return f"the vendor asked for a pause until {end:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _attempt_time(attempt: Attempt, history: list[HistoryEntry]) -> datetime:
+def _attempt_time(attempt: Attempt, history: Sequence[HistoryEntry]) -> datetime:
     if attempt.end_time is not None:
         return attempt.end_time
     later = [entry.time for entry in history if entry.time >= attempt.start_time]
@@ -239,7 +267,7 @@ def _question_words(booking: Booking, attempt: Attempt) -> str:
     return f"{how}; {_QUESTION_WORDS[attempt.fate]} (rule: {attempt.rule})."
 
 
-def _whose_fault(booking: Booking, attempts: list[Attempt]) -> WhoseFault:
+def _whose_fault(booking: Booking, attempts: Sequence[Attempt]) -> WhoseFault:
     if booking.reason is not None:
         return _FAULTS.get(booking.reason, WhoseFault.UNKNOWN)
     troubles = [attempt.reason for attempt in attempts if attempt.reason is not None]

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, RowMapping, func, select, text
+from sqlalchemy import Column, ColumnElement, Connection, Engine, RowMapping, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from loyalty_gateway.domain.booking import Attempt, Booking, HistoryEntry, State
@@ -43,6 +43,7 @@ from loyalty_gateway.journal.writer import Change, Claim, Opened, Opening, Write
 __all__ = [
     "Challenge",
     "ChallengeState",
+    "Excerpt",
     "Journal",
     "JournalRefused",
     "ListQuery",
@@ -88,6 +89,17 @@ class Page:
 
     bookings: Sequence[Booking]
     next: tuple[int, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """The first and the last moves and attempts of a booking, and how many between them are not
+    in it."""
+
+    history: Sequence[HistoryEntry]
+    attempts: Sequence[Attempt]
+    moves_left_out: int = 0
+    attempts_left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,6 +492,24 @@ class Journal:
 
         return await self._read(query)
 
+    async def excerpt(self, tenant: str, booking_id: str, first: int, last: int) -> Excerpt:
+        """Like `story`, and of a long one the first and the last moves and attempts alone."""
+
+        def query(connection: Connection) -> Excerpt:
+            moves, tries = schema.history, schema.attempt
+            is_of = (moves.c.tenant == tenant) & (moves.c.booking_id == booking_id)
+            entries, moves_left = _ends(connection, is_of, moves.c.sequence, first, last)
+            is_of = (tries.c.tenant == tenant) & (tries.c.booking_id == booking_id)
+            attempts, attempts_left = _ends(connection, is_of, tries.c.number, first, last)
+            return Excerpt(
+                [history_from_row(row) for row in entries],
+                [attempt_from_row(row) for row in attempts],
+                moves_left,
+                attempts_left,
+            )
+
+        return await self._read(query)
+
     async def unresolved(self, tenant: str) -> Sequence[Unresolved]:
         """Bookings whose outcome is not known, counted by connection and state."""
         table = schema.booking
@@ -580,3 +610,20 @@ def _understood(rows: Iterable[RowMapping], *, checks_answer: bool = True) -> Se
         except LoyaltyError as error:
             log.error("Booking %s is left out: %s", error.booking, error.message)
     return found
+
+
+def _ends(
+    connection: Connection, is_of: ColumnElement[bool], key: Column[int], first: int, last: int
+) -> tuple[Sequence[RowMapping], int]:
+    """The first and the last rows by their key, in order, and how many are between them."""
+    rows = select(key.table).where(is_of)
+    begin = connection.execute(rows.order_by(key).limit(first)).mappings().all()
+    if len(begin) < first:
+        return begin, 0
+    is_later = key > begin[-1][key]
+    later = rows.where(is_later).order_by(key.desc()).limit(last)
+    end = connection.execute(later).mappings().all()[::-1]
+    if len(end) < last:
+        return [*begin, *end], 0
+    between = select(func.count(key)).where(is_of, is_later, key < end[0][key])
+    return [*begin, *end], connection.execute(between).scalar_one()
