@@ -42,7 +42,9 @@ attributes, the merging of members, or transfers between accounts.
 
 ENGINE_PROMISES: Final[Mapping[str, str]] = {
     "keys_survive_rotation": (
-        "the vendor knows our ids again after its credential was changed; can only be declared"
+        "the vendor knows our ids again after its credential was changed; without it a doubt of "
+        "before is ended by a person, unless the vendor shows that it was booked; can only be "
+        "declared"
     ),
     "declines_are_replayed": (
         "the vendor answers a resend of a declined booking with the first decline; can only be "

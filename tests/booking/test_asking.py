@@ -26,6 +26,7 @@ from loyalty_gateway.domain.operations import (
 )
 from loyalty_gateway.providers.port import Candidate, Finding
 from tests.booking.house import PATIENT, QUICK, TENANT, House, open_house, until
+from tests.booking.test_recovery import resolve
 from tests.booking.vendor import (
     ASKED,
     MATCHED,
@@ -121,6 +122,61 @@ async def test_a_booking_that_shows_late_is_found_although_it_was_not_there_befo
 
         assert len(vendor.questions) == 3
         assert (await house.get()).state is State.SUCCEEDED
+
+
+ELSEWHERE = "https://vendor.test|credential-2"
+
+
+async def left_in_doubt(place: Place, *acts: Act) -> None:
+    """A journal that an earlier process left with one booking in doubt, at the first target."""
+    async with open_house(
+        place, asked(*acts), policy=PATIENT, promises=PROMISED, boot_id="boot-0"
+    ) as house:
+        await house.fails(within_s=0.4)
+        assert (await house.get()).state is State.IN_DOUBT
+
+
+@pytest.mark.parametrize("answer", [finds_nothing, says_it_refused])
+async def test_another_target_that_does_not_know_a_booking_proves_nothing(
+    place: Place, answer: Any
+) -> None:
+    await left_in_doubt(place, loses_the_answer)
+    vendor = asked(answers=[answer] * 9, target=ELSEWHERE)
+    async with open_house(place, vendor, policy=SETTLED, promises=PROMISED) as house:
+        await resolve_soon(house)
+        booking = await house.becomes(State.NEEDS_REVIEW)
+
+        assert vendor.questions and not vendor.sends
+    assert booking.not_found_times == ()
+
+
+async def test_a_booking_that_another_target_finds_was_executed(place: Place) -> None:
+    await left_in_doubt(place, loses_the_answer)
+    found = Candidate(Receipt((Reference("receipt", "R-1"),)), is_certain=True)
+    vendor = asked(answers=[finds(found)], target=ELSEWHERE)
+    async with open_house(place, vendor, policy=SETTLED, promises=PROMISED) as house:
+        await resolve_soon(house)
+        booking = await house.becomes(State.SUCCEEDED)
+
+    assert booking.references == found.receipt.references
+
+
+async def test_a_target_that_knows_our_ids_from_before_the_change_proves_what_it_always_did(
+    place: Place,
+) -> None:
+    await left_in_doubt(place, loses_the_request)
+    vendor = asked(target=ELSEWHERE)
+    promises = PROMISED | {"keys_survive_rotation": True}
+    async with open_house(place, vendor, policy=SETTLED, promises=promises) as house:
+        await resolve_soon(house)
+        await house.becomes(State.NOT_EXECUTED)
+
+    assert vendor.sends == []
+
+
+async def resolve_soon(house: House) -> None:
+    """Has the next step taken now, as an operator may."""
+    await asyncio.gather(resolve(house, None, within_s=0.4), return_exceptions=True)
 
 
 async def test_callers_who_repeat_do_not_make_not_found_a_proof(place: Place) -> None:
@@ -503,6 +559,17 @@ def test_what_the_vendor_once_said_it_booked_is_never_not_executed() -> None:
         assert after.state is State.NEEDS_REVIEW
 
 
+def test_what_another_target_does_not_know_is_a_persons_once_nothing_can_show_any_more() -> None:
+    elsewhere = replace(ASKS, is_same_target=False)
+    for finding in (Finding(), Finding(is_refused=True)):
+        early, late = (
+            after_finding(a_doubt(), finding, at(began), at(began), elsewhere, POLICY)
+            for began in (59, 60)
+        )
+        assert (early.state, late.state) == (State.IN_DOUBT, State.NEEDS_REVIEW)
+        assert late.not_found_times == ()
+
+
 def test_a_refusal_of_one_of_several_attempts_waits_for_the_settle_time() -> None:
     booking = a_doubt(doubtful_attempts=2)
     refused = Finding(is_refused=True)
@@ -598,6 +665,7 @@ _MEANS = st.builds(
     books_alone=st.booleans(),
     may_undo=st.booleans(),
     declines_are_replayed=st.booleans(),
+    is_same_target=st.booleans(),
 )
 
 
@@ -646,10 +714,11 @@ def test_whatever_is_answered_an_end_is_a_proof(
                 assert intent is Intent.CANCEL and means.may_undo
                 assert len(certain) == 1 and certain[0] in free
             case State.NOT_EXECUTED:
+                assert means.is_same_target
                 assert len(absent) >= 3
                 assert absent[-1] - absent[0] >= 900
             case State.DECLINED:
-                assert finding.is_refused
+                assert finding.is_refused and means.is_same_target
                 assert doubtful == 1 or means.declines_are_replayed or now >= 60
             case State.IN_DOUBT:
                 assert booking.next_attempt_time is not None

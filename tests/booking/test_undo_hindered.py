@@ -11,11 +11,12 @@ from loyalty_gateway.domain.errors import Reason
 from loyalty_gateway.domain.operations import Operation
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.writer import Change, unavailable
-from tests.booking.house import KEYRING, QUICK, House, open_house, until
+from tests.booking.house import KEYRING, PATIENT, QUICK, House, open_house, until
 from tests.booking.test_moves import moved_by_another
 from tests.booking.test_orders import PREPARES
 from tests.booking.test_undo import BY_OUR_NUMBER, PROMISES, SETTLED, UNDONE, a_house, a_vendor
 from tests.booking.vendor import (
+    RESENT,
     FakeVendor,
     is_not_reached,
     loses_the_answer,
@@ -162,6 +163,49 @@ async def test_an_undo_of_a_doubt_that_the_vendor_refuses_is_a_persons(place: Pl
         await house.becomes(State.NEEDS_REVIEW)
 
     assert len(vendor.standing) == 1
+
+
+ELSEWHERE = "https://vendor.test|credential-2"
+
+
+async def test_a_doubt_of_another_target_is_not_undone_at_this_one(place: Place) -> None:
+    async with a_house(
+        place, a_vendor(loses_the_answer, sale=BY_OUR_NUMBER), boot_id="boot-0"
+    ) as house:
+        await house.fails(within_s=0.4)
+        assert (await house.get()).state is State.IN_DOUBT
+    vendor = a_vendor(sale=BY_OUR_NUMBER, target=ELSEWHERE)
+    async with a_house(place, vendor, SETTLED) as house:
+        await made_due(house, "sale-0001")
+        await house.becomes(State.NEEDS_REVIEW)
+
+    assert vendor.sends == []
+
+
+@pytest.mark.parametrize("is_opened", [False, True])
+async def test_an_undo_of_a_doubt_is_not_sent_to_another_target_than_the_doubts(
+    place: Place, is_opened: bool
+) -> None:
+    """That there is nothing to undo there would be no proof."""
+    offers = {
+        Operation.DEBIT_BALANCE: BY_OUR_NUMBER,
+        Operation.REVERSE_POINTS: RESENT if is_opened else PREPARES,
+    }
+    never = [refusal(Reason.PROVIDER_UNREACHABLE)] * 99
+    first = FakeVendor(loses_the_answer, is_not_reached, offers=offers, prepares=never)
+    once = replace(PATIENT, settle_s=0.05)
+    async with a_house(place, first, once, boot_id="boot-0") as house:
+        await house.fails(within_s=0.4)
+        await made_due(house, "sale-0001")
+        await house.becomes(State.REVERSING)
+        if is_opened:
+            await house.becomes(State.RESERVED, request_id=await undo_id(house))
+    vendor = FakeVendor(offers=offers, target=ELSEWHERE)
+    async with a_house(place, vendor, SETTLED) as house:
+        await made_due(house, await undo_id(house) if is_opened else "sale-0001")
+        await house.becomes(State.NEEDS_REVIEW)
+
+    assert vendor.sends == []
 
 
 async def test_an_original_that_could_not_be_read_as_its_undo_ended_follows_later(

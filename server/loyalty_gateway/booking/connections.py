@@ -111,15 +111,18 @@ class Link:
             for way in offer.ways
         )
 
+    def is_target_of(self, booking: Booking) -> bool:
+        """Whether what a booking was sent to would know its ids here."""
+        is_same = booking.target_hash == self.target_hash
+        return is_same or self.promise("keys_survive_rotation").value
+
     def means(self, booking: Booking) -> Means:
         """How the truth about this booking may be found out today."""
         offer = self.find_offer(booking)
         if offer is None or booking.order is None or booking.first_sent_time is None:
             return Means()
         ways = tuple(way.mode for way in offer.ways if self.holds_for(way, offer, booking.order))
-        is_same_target = (
-            booking.target_hash == self.target_hash or self.promise("keys_survive_rotation").value
-        )
+        is_same_target = self.is_target_of(booking)
         # Half of the vendor's memory: a key that it has forgotten would book a second time.
         until = booking.first_sent_time + timedelta(seconds=self.adapter.key_lifetime_s / 2)
         return Means(
@@ -130,6 +133,7 @@ class Link:
             echo_is_exact=self.promise(AMOUNT_ECHO_UNIT).value,
             books_alone=self.promise(NO_OTHER_CHANNEL_BOOKS).value,
             is_held_in_doubt=offer.is_held_in_doubt,
+            is_same_target=is_same_target,
             may_undo=self.find_undo(booking) is not None,
         )
 

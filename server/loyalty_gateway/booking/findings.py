@@ -1,7 +1,7 @@
 """What a vendor's answer to a question means for a booking in doubt; pure, like judge.py.
 
 A question has no effect, so it never adds to the doubt; and what is not found proves nothing
-until everything that was sent has had its time.
+until everything that was sent has had its time, nor where it was sent to another target.
 """
 
 from collections.abc import Collection, Sequence
@@ -61,8 +61,9 @@ def after_finding(
         return _found(replace(asked, is_matched=True), free[0], now, means)
     if finding.is_pending or free:
         return in_doubt(asked, now, means, policy)
-    if booking.references:
-        # The vendor once said that it booked this, and does not know it now.
+    if booking.references or not means.is_same_target:
+        # The vendor once said that it booked this, and does not know it now; or it was sent to
+        # another target, of which this one knows nothing.
         return (
             replace(asked, state=State.NEEDS_REVIEW)
             if is_settled

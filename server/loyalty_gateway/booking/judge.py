@@ -76,6 +76,10 @@ class Means:
     books_alone: bool = False
     """Whether nothing but this gateway books on the vendor's accounts."""
     is_held_in_doubt: bool = False
+    is_same_target: bool = True
+    """Whether it was sent to the target of today, or to one that shares its memory of our ids.
+    Another one may show that it was executed; that it does not know it, or has nothing to undo,
+    proves nothing."""
     may_undo: bool = False
     undoes_doubt: bool = False
     """Whether this booking undoes one that may never have been executed."""
@@ -87,7 +91,8 @@ def mode_now(booking: Booking, means: Means, now: datetime, policy: Policy) -> R
     What the caller gave up is rather undone than found out, and is not sent again where an
     effect could not be undone.
     """
-    if booking.cancel_requested and means.may_undo and RecoveryMode.REVERSE in means.ways:
+    may_reverse = means.may_undo and means.is_same_target
+    if booking.cancel_requested and may_reverse and RecoveryMode.REVERSE in means.ways:
         return RecoveryMode.REVERSE
     ask_until = booking.first_sent_time and booking.first_sent_time + timedelta(
         seconds=policy.give_up_s
@@ -100,7 +105,7 @@ def mode_now(booking: Booking, means: Means, now: datetime, policy: Policy) -> R
             case RecoveryMode.STATUS_QUERY | RecoveryMode.STATEMENT_MATCH:
                 is_open = ask_until is not None and now < ask_until
             case RecoveryMode.REVERSE:
-                is_open = means.may_undo
+                is_open = may_reverse
             case RecoveryMode.MANUAL:
                 is_open = False
         if is_open:

@@ -30,6 +30,7 @@ from loyalty_gateway.telemetry.spans import booking_span
 log = logging.getLogger(__name__)
 
 _WHILE_PAUSED_S = 60.0
+_ELSEWHERE = "it was sent to another target, and whether there is anything to undo is not told here"
 
 
 class Steps:
@@ -330,6 +331,9 @@ class Steps:
             later = self._freed(original, self._journal.now() + timedelta(seconds=_WHILE_PAUSED_S))
             await self._moves.decide(original, later, "connection is paused")
             return
+        if link is not None and _is_elsewhere(original, link):
+            await self._give_up(original, _ELSEWHERE)
+            return
         try:
             draft = await self._drafts.undo_of(original)
         except LookupError as error:
@@ -370,12 +374,20 @@ class Steps:
             later = self._freed(undo, now + timedelta(seconds=_WHILE_PAUSED_S))
             await self._moves.move(Change(undo, later, "recovery", "connection is paused"))
             return
+        if _is_elsewhere(original, link):
+            await self._close(undo, _ELSEWHERE)
+            return
         try:
             order = await self._sealed.order_of(undo)
         except LookupError as error:
             await self._close(undo, f"it cannot be opened any more: {error}")
             return
-        claimed = replace(self._claimed(undo, now), state=State.SENDING, first_sent_time=now)
+        claimed = replace(
+            self._claimed(undo, now),
+            state=State.SENDING,
+            target_hash=link.target_hash,
+            first_sent_time=now,
+        )
         failpoints.hit("recovery-claimed")
         if await self._journal.change(Change(undo, claimed, "recovery", "undoes it")):
             await self._send(
@@ -385,3 +397,8 @@ class Steps:
                 AttemptKind.SEND,
                 undoes_doubt=original.answer_bytes is None,
             )
+
+
+def _is_elsewhere(original: Booking, link: Link) -> bool:
+    """Whether a doubt cannot be undone here: "nothing to undo" would prove nothing."""
+    return original.answer_bytes is None and not link.is_target_of(original)
