@@ -188,4 +188,6 @@ def _fate(row: StatusRow) -> str:
         told.append("a person decides")
     if row.shows_earlier:
         told.append("to a resend: an earlier attempt was executed")
+    if row.may_be_own:
+        told.append("to a resend: no proof, for an earlier attempt may have caused it")
     return ", ".join(told)

@@ -306,6 +306,22 @@ def test_a_slow_refusal_does_not_reach_the_settle_time_by_being_slow() -> None:
     assert ended.state is State.IN_DOUBT
 
 
+def test_a_refusal_that_an_earlier_attempt_may_have_caused_never_counts_for_all() -> None:
+    """The card exists: whoever sends its creation again hears so of his own card as well."""
+    row = StatusRow(
+        Reason.ACCOUNT_ALREADY_EXISTS, Fate.NOT_EXECUTED, is_refusal=True, may_be_own=True
+    )
+    ended = after(resent(doubt_ended=1, sent_at=3_000), Verdict(row, "exists"), 3_001)
+
+    assert ended.state is State.IN_DOUBT
+    assert ended.doubtful_attempts == 1
+    means = replace(RESENDS, declines_are_replayed=True)
+    replayed = after(resent(doubt_ended=1, sent_at=2), Verdict(row, "exists"), 3, means)
+    assert replayed.state is State.DECLINED
+    first = after(sent(), Verdict(row, "exists"), 3)
+    assert first.state is State.DECLINED
+
+
 def test_a_refusal_of_the_whole_booking_declines_it_on_any_attempt() -> None:
     ended = after(resent(doubt_ended=1, sent_at=2), refused(Proves.WHOLE_BOOKING), 3)
 

@@ -210,10 +210,11 @@ def _not_executed(
     if status.is_refusal and not is_whole:
         # A refusal of a resend may be caused by the first attempt's own effect, unless the
         # vendor replays refusals or the first attempt has had ample time to take effect. The
-        # vendor may have judged as soon as it was asked, however late its answer came.
+        # vendor may have judged as soon as it was asked, however late its answer came. One that
+        # the earlier attempt's effect would cause at any time is no proof ever.
         settled = settled_time(booking, means, policy)
         is_settled = settled is not None and (booking.sent_time or now) >= settled
-        is_whole = means.declines_are_replayed or is_settled
+        is_whole = means.declines_are_replayed or (is_settled and not status.may_be_own)
     if not is_whole:
         # The doubt is still the earlier attempt's, and so are the words for it.
         left_over = replace(

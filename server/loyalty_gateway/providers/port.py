@@ -36,7 +36,9 @@ class StatusRow:
     request may be sent again (the booking is RESERVED). `contradicts` marks an answer that
     only a person can judge (the booking goes to NEEDS_REVIEW). `shows_earlier` marks a refusal
     as a duplicate: to a later attempt it shows that an earlier one of this very booking was
-    executed, and to the first attempt it is what the rest of the row says.
+    executed, and to the first attempt it is what the rest of the row says. `may_be_own` marks a
+    refusal that what an earlier attempt did would cause as well: to a later attempt it is no proof,
+    however much time has passed.
     """
 
     reason: Reason
@@ -45,6 +47,7 @@ class StatusRow:
     is_refusal: bool = False
     contradicts: bool = False
     shows_earlier: bool = False
+    may_be_own: bool = False
 
 
 class ProviderError(Exception):

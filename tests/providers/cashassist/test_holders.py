@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from loyalty_gateway.domain.amounts import Money, Points
-from loyalty_gateway.domain.errors import Fate, Reason
+from loyalty_gateway.domain.errors import Fate, Proves, Reason
 from loyalty_gateway.domain.operations import (
     AccountKind,
     CardFacts,
@@ -37,7 +37,7 @@ from loyalty_gateway.providers.port import (
     Search,
     Send,
 )
-from loyalty_gateway.sandbox import CashassistPlayer
+from loyalty_gateway.sandbox import CashassistPlayer, Settings
 from loyalty_gateway.sandbox.cashassist.holders import SANDBOX_CODE
 from tests.providers.cashassist.conftest import Open
 from tests.providers.fault_server import Exchange, Script, running
@@ -331,6 +331,33 @@ class TestCreations:
         assert len(player.ledger.cards()) == before + cards
         await adapter.holders.create(Send(order, KEY, 2))
         assert len(player.ledger.cards()) == before + 1
+
+    async def test_a_refused_resend_is_no_proof(
+        self, adapter: CashassistAdapter, player: CashassistPlayer
+    ) -> None:
+        """A vendor that does not know its key again refuses what it did itself."""
+        player.stage.settings = Settings(key_lifetime_s=0)
+        order = creation(await sign_up(adapter))
+        await adapter.holders.create(Send(order, KEY, 1))
+        with pytest.raises(ProviderError) as caught:
+            await adapter.holders.create(Send(order, KEY, 2))
+        assert (caught.value.status.is_refusal, caught.value.status.may_be_own) == (True, True)
+        assert caught.value.status.proves is Proves.THIS_ATTEMPT
+
+    @pytest.mark.parametrize("attempt", [2, 3])
+    async def test_a_refusal_that_is_replayed_is_a_proof_while_only_one_came_before(
+        self, adapter: CashassistAdapter, attempt: int
+    ) -> None:
+        order = creation("sut_unknown")
+        with pytest.raises(ProviderError):
+            await adapter.holders.create(Send(order, KEY, 1, "lost-after"))
+        with pytest.raises(ProviderError) as caught:
+            await adapter.holders.create(Send(order, KEY, attempt))
+        status = caught.value.status
+        assert (status.fate, status.is_refusal) == (Fate.NOT_EXECUTED, True)
+        is_whole = attempt == 2
+        assert status.may_be_own is not is_whole
+        assert (status.proves is Proves.WHOLE_BOOKING) is is_whole
 
 
 class TestChanges:

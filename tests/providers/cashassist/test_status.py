@@ -103,6 +103,15 @@ def test_every_other_code_leaves_the_booking_in_doubt(code: str) -> None:
     assert not row(code).is_refusal
 
 
+def test_only_a_new_card_may_be_what_refuses_its_own_resend() -> None:
+    found = {key for key, found in STATUS.items() if found.may_be_own}
+    assert found == {
+        (operation, code)
+        for operation in (Operation.CREATE_CARD, Operation.CREATE_WALLET)
+        for code in ("card_exists", "code_invalid")
+    }
+
+
 @pytest.mark.parametrize("http_status", [*range(201, 429), *range(430, 600)])
 def test_an_http_status_alone_proves_nothing(http_status: int) -> None:
     assert row("", http_status) is DEFAULT

@@ -84,6 +84,7 @@ class Holders:
             lambda document: holders_wire.decode_created(
                 document, send.outbound_id, self._currency, datetime.now(UTC)
             ),
+            is_second=send.attempt_number == 2,
         )
 
     async def update(self, send: Send) -> Executed:
@@ -205,6 +206,8 @@ class Holders:
         account_id: str,
         rule: str,
         decode: Callable[[Document], Receipt],
+        *,
+        is_second: bool = False,
     ) -> Executed:
         return await self._channel.send(
             call,
@@ -216,6 +219,7 @@ class Holders:
                 request_text=call.request_text,
                 answer_text=DIALECT.show(document, account_id),
             ),
+            is_second=is_second,
         )
 
 

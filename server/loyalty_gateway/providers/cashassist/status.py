@@ -34,9 +34,11 @@ DOCUMENTED: Final[dict[str, int]] = {
 something that is not the vendor's application has had a hand in the answer."""
 
 
-def _refusal(reason: Reason) -> StatusRow:
+def _refusal(reason: Reason, *, may_be_own: bool = False) -> StatusRow:
     """A documented business refusal: the vendor understood the booking and did not make it."""
-    return StatusRow(reason, Fate.NOT_EXECUTED, Proves.THIS_ATTEMPT, is_refusal=True)
+    return StatusRow(
+        reason, Fate.NOT_EXECUTED, Proves.THIS_ATTEMPT, is_refusal=True, may_be_own=may_be_own
+    )
 
 
 def _not_booked(reason: Reason) -> StatusRow:
@@ -48,6 +50,9 @@ DEFAULT: Final = StatusRow(Reason.PROVIDER_INTERNAL)
 
 NOT_THEIR_RECEIPT: Final = _refusal(Reason.PROVIDER_DECLINED)
 """The vendor's no to the question whether a receipt belongs to a card: an answer, no failure."""
+
+CARD_EXISTS: Final = _refusal(Reason.ACCOUNT_ALREADY_EXISTS, may_be_own=True)
+TOKEN_SPENT: Final = _refusal(Reason.CODE_EXPIRED, may_be_own=True)
 
 STATUS: Final[StatusTable] = {
     (None, "invalid_request"): _refusal(Reason.PROVIDER_REJECTED_ARGUMENT),
@@ -82,14 +87,15 @@ STATUS: Final[StatusTable] = {
     # Beside the vendor's own number of the request there is nothing in it but the code.
     (Operation.VERIFY_CHALLENGE, "invalid_request"): _refusal(Reason.CODE_INVALID),
     (Operation.VERIFY_CARD_OWNERSHIP, "receipt_mismatch"): NOT_THEIR_RECEIPT,
-    # A number that has a card gets no second one, neither at sign-up nor afterwards.
+    # A number that has a card gets no second one, neither at sign-up nor afterwards; to a resend
+    # it may be the card that an earlier attempt made.
     (Operation.CREATE_CHALLENGE, "card_exists"): _refusal(Reason.ACCOUNT_ALREADY_EXISTS),
-    (Operation.CREATE_CARD, "card_exists"): _refusal(Reason.ACCOUNT_ALREADY_EXISTS),
-    (Operation.CREATE_WALLET, "card_exists"): _refusal(Reason.ACCOUNT_ALREADY_EXISTS),
+    (Operation.CREATE_CARD, "card_exists"): CARD_EXISTS,
+    (Operation.CREATE_WALLET, "card_exists"): CARD_EXISTS,
     # There is no code for a sign-up token that is unknown, used or too old. That it is refused
-    # as a code is, is assumed.
-    (Operation.CREATE_CARD, "code_invalid"): _refusal(Reason.CODE_EXPIRED),
-    (Operation.CREATE_WALLET, "code_invalid"): _refusal(Reason.CODE_EXPIRED),
+    # as a code is, is assumed; to a resend it may be an earlier attempt that used it.
+    (Operation.CREATE_CARD, "code_invalid"): TOKEN_SPENT,
+    (Operation.CREATE_WALLET, "code_invalid"): TOKEN_SPENT,
 }
 
 UNREADABLE: Final = StatusRow(Reason.PROVIDER_ANSWER_UNREADABLE)
