@@ -100,7 +100,7 @@ HOW: Final = """\
 
 ```sh
 make faults-quick            # a sample, some minutes; a part of the gate of every change
-make faults                  # all of it, about half an hour on two cores
+make faults                  # all of it, about 25 minutes on two cores
 make faults ARGS="--seed 7"  # the same operations and faults as another run with this seed
 make faults-nightly          # all of it three times, each random part longer
 ```
