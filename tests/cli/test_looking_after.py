@@ -27,7 +27,9 @@ def test_a_sandbox_is_proven_and_found_well_but_for_the_vendor_that_is_away(
     assert main(["doctor", "--config", config, "--server", "127.0.0.1:9", "--json"]) == 1
     alone = json.loads(capsys.readouterr().out)
 
-    assert re.search(r"^resend_is_safe +yes +\S+ \S+ +a top-up and a debit of 0.01", proven, re.MULTILINE)
+    assert re.search(
+        r"^resend_is_safe +yes +\S+ \S+ +a top-up and a debit of 0.01", proven, re.MULTILINE
+    )
     assert "not shown" in unproven
     assert failing(beside) == ["connection cashassist-down"]
     assert "in use by a running server" in text_of(beside, "journal")
