@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -177,10 +177,18 @@ class Journal:
             LoyaltyError: JOURNAL_UNAVAILABLE, and then the name is not held.
         """
         while True:
+            trying = asyncio.ensure_future(asyncio.to_thread(self._store.try_alone, name))
             try:
-                give_back = await asyncio.to_thread(self._store.try_alone, name)
+                give_back = await asyncio.shield(trying)
             except SQLAlchemyError as error:
                 raise unavailable(error) from error
+            except asyncio.CancelledError:
+                # Its thread goes on, and what it gets is nobody's: others would wait for it.
+                with suppress(SQLAlchemyError):
+                    not_wanted = await trying
+                    if not_wanted is not None:
+                        await asyncio.to_thread(not_wanted)
+                raise
             if give_back is not None:
                 break
             await asyncio.sleep(_ALONE_POLL_S)
