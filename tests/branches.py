@@ -15,6 +15,8 @@ ROOMS: Final = ("domain", "booking", "journal")
 _LOST_RACE: Final = "another replica moves the row between the reading and the writing of it"
 
 LEFT: Final[Mapping[str, str]] = {
+    "booking/flights.py Flights._give_up": "the attempt ends between the failure of the journal and"
+    " the note about it; the wish is then written by itself, which is tried",
     "booking/moves.py Moves._follow": f"{_LOST_RACE}, once or eight times over; what is not"
     " followed here is followed by recovery, which is tried",
     "booking/moves.py Moves.end_undo": "the lease of an undo that did not come about ends in the"
@@ -22,6 +24,8 @@ LEFT: Final[Mapping[str, str]] = {
     "booking/settling.py Settling.settle": "a settle meets another wish eight times over, and then"
     " leaves it to the lease, which is tried",
     "booking/steps.py Steps._ask": f"{_LOST_RACE}; the question is then the other one's to ask",
+    "booking/steps.py Steps._reverse": "the way that was open when a doubt began closes before its"
+    " settle time, and undoing is what is left",
     "booking/steps.py Steps._undo": "two replicas open the undo of one booking in one moment, of"
     " which the claim before it lets only one go on",
     "booking/steps.py Steps._send_own_undo": f"{_LOST_RACE}; the undo is then the other one's",

@@ -327,3 +327,12 @@ async def test_a_repeat_keeps_the_pause_that_the_vendor_asked_for(place: Place) 
 
         assert len(vendor.sends) == 2
         assert (await house.get()).not_before is not None
+
+
+async def test_points_of_a_unit_that_is_not_the_vendors_are_refused_unsent(place: Place) -> None:
+    async with open_house(place, FakeVendor()) as house:
+        error = await house.fails(asked=Points(7, "miles"))
+
+        assert error.reason is Reason.REQUEST_INVALID
+        assert [it.field for it in error.violations] == ["points.unit"]
+        assert house.vendor.sends == []

@@ -381,6 +381,26 @@ async def test_more_orphans_than_one_page_are_all_taken_over(place: Place) -> No
         await until(are_taken_over)
 
 
+async def test_orphans_are_taken_over_page_by_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, vendor = tmp_path / "journal", FakeVendor(otherwise=Gate())
+    names = [f"sale-{number:04}" for number in range(3)]
+    async with open_house(place, vendor, boot_id="boot-0", limits=BRIEF_LEASE) as house:
+        callers = [house.booking_task(name) for name in names]
+        await until(lambda: vendor.running == 3)
+        await house.stop(0)
+        await asyncio.gather(*callers, return_exceptions=True)
+    async with open_house(place, FakeVendor(), starts=False) as house:
+        orphans = house.journal.orphans
+        monkeypatch.setattr(
+            house.journal, "orphans", lambda tenant, _, after: orphans(tenant, 1, after)
+        )
+        await house.engine.start(proves_itself=False)
+
+        assert [(await house.get(name)).state for name in names] == [State.IN_DOUBT] * 3
+
+
 async def crashed_while_resending(place: Place) -> Booking:
     """A journal whose process died while recovery's resend was under way."""
     vendor = FakeVendor(loses_the_request, Gate())
