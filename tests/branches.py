@@ -33,6 +33,8 @@ LEFT: Final[Mapping[str, str]] = {
     " process, whichever is first",
     "journal/batches.py Batches.apply_contradicted": f"{_LOST_RACE}, while both bookings of one"
     " reference are given to a person; and a refusal by an index that nothing explains",
+    "journal/journal.py Journal.alone": "who leaves while it takes a name finds that another has it"
+    ", and has nothing to give back",
     "journal/postgres.py PostgresStore._check_durability": "a start on a server with a synchronous"
     " standby, which `make faults` makes with a real one",
 }
