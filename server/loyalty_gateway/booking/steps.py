@@ -171,11 +171,11 @@ class Steps:
         order = await self._open_order(booking, unended)
         if order is None:
             return
+        undoes_doubt = await self._undoes_doubt(booking)
         claimed = self._claimed(booking, now)
         change = Change(booking, claimed, "recovery", "sends it again under the same id", unended)
         failpoints.hit("recovery-claimed")
         if await self._journal.change(change):
-            undoes_doubt = await self._undoes_doubt(booking)
             await self._send(claimed, order, link, AttemptKind.RESEND, undoes_doubt=undoes_doubt)
 
     async def _undoes_doubt(self, booking: Booking) -> bool:
