@@ -13,7 +13,13 @@ from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import Fate, Reason
-from loyalty_gateway.domain.operations import InDoubtPolicy, Operation, Reference
+from loyalty_gateway.domain.operations import (
+    AMOUNT_ECHO_UNIT,
+    InDoubtPolicy,
+    Operation,
+    Receipt,
+    Reference,
+)
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.writer import Change, unavailable
@@ -497,6 +503,56 @@ async def test_whose_reference_is_another_bookings_hears_of_the_person_who_decid
         assert (error.reason, error.fate) == (Reason.BOOKING_NEEDS_REVIEW, Fate.UNKNOWN)
         assert repeated.reason is Reason.BOOKING_NOT_EXECUTED
         assert (await house.book("sale-0001")).body == first.body
+
+
+async def test_a_person_who_finds_a_booking_done_gives_it_no_other_bookings_number(
+    place: Place,
+) -> None:
+    """Else its undo would undo the other one."""
+    same = Reference("receipt", "R-same")
+
+    async def books_under_one_number(vendor: FakeVendor, send: Send) -> Executed:
+        receipt = replace(vendor.execute(send), references=(same,))
+        return Executed(receipt, 200, "200", "", "")
+
+    vendor = a_vendor(books_under_one_number, books_under_one_number)
+    async with a_house(place, vendor) as house:
+        first = await house.book("sale-0001")
+        await house.fails("sale-0002")
+        for request_id in ("sale-0002", "sale-0001"):
+            await resolve(house, BOOKED, request_id=request_id)
+        second = await house.book("sale-0002")
+        await house.undo("undo-0002", "sale-0002")
+        undone = vendor.sends[-1].order.original
+        holder = await house.journal.find_by_reference(TENANT, "main", same.kind, same.value)
+
+        assert undone is not None and same not in undone.references
+        assert undone.outbound_id == (await house.get("sale-0002")).outbound_id
+        assert same.value.encode() not in second.body
+        assert holder is not None and holder.request_id == "sale-0001"
+        assert (await house.book("sale-0001")).body == first.body
+
+
+async def test_a_person_who_finds_a_booking_done_makes_its_number_its_own(place: Place) -> None:
+    told = Reference("receipt", "R-told")
+
+    async def tells_of_another_amount(vendor: FakeVendor, send: Send) -> Executed:
+        vendor.execute(send)
+        return Executed(Receipt((told,), echoed=Money("CHF", 999)), 200, "200", "", "")
+
+    async def books_under_that_number(vendor: FakeVendor, send: Send) -> Executed:
+        receipt = replace(vendor.execute(send), references=(told,))
+        return Executed(receipt, 200, "200", "", "")
+
+    vendor = a_vendor(tells_of_another_amount, books_under_that_number)
+    async with a_house(place, vendor, promises={**PROMISES, AMOUNT_ECHO_UNIT: True}) as house:
+        await house.fails("sale-0001")
+        await resolve(house, BOOKED, request_id="sale-0001")
+        error = await house.fails("sale-0002")
+
+        assert error.reason is Reason.BOOKING_NEEDS_REVIEW
+        states = [(await house.get(it)).state for it in ("sale-0001", "sale-0002")]
+        assert states == [State.NEEDS_REVIEW] * 2, "the second one names what is the first's"
 
 
 @pytest.mark.parametrize("leaves", [True, False])

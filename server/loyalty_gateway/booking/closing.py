@@ -14,7 +14,7 @@ from loyalty_gateway.booking.settling import Settling
 from loyalty_gateway.booking.watching import Watchers
 from loyalty_gateway.domain.booking import Booking, Intent, State
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
-from loyalty_gateway.domain.operations import RecoveryMode, Reference
+from loyalty_gateway.domain.operations import OPERATOR_EVIDENCE, RecoveryMode, Reference
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.writer import Opening
 from loyalty_gateway.telemetry.redaction import redact
@@ -204,23 +204,16 @@ class Closing:
             next_attempt_time=None,
         )
         if decision.outcome is not Fate.EXECUTED:
-            # An answer that was kept for its success, and never told, is none.
-            answer = known.answer_bytes if known.is_answered else None
-            sealed = known.answer_sealed if known.is_answered else None
-            return replace(
-                ended,
-                state=State.NOT_EXECUTED,
-                settle_time=now,
-                answer_bytes=answer,
-                answer_sealed=sealed,
-            )
+            return replace(_untold(ended), state=State.NOT_EXECUTED, settle_time=now)
         order = known.order
         assert order is not None, "a tombstone is final"
-        evidence = Reference("operator-evidence", redact(decision.evidence)[:200])
+        evidence = Reference(OPERATOR_EVIDENCE, redact(decision.evidence)[:200])
         applied = known.applied or (None if order.may_take_part else order.asked)
-        booked = replace(
-            ended, reason=None, applied=applied, references=(*known.references, evidence)
-        )
+        booked = replace(ended, reason=None, applied=applied)
+        if await self._journal.taken_by_others(known, known.references[:1]):
+            # What the vendor told of it is another booking's, which alone may be undone by it.
+            booked = replace(_untold(booked), references=())
+        booked = replace(booked, references=(*booked.references, evidence))
         if known.cancel_requested and await self._may_undo(known):
             # Its caller gave it up, so it must not stand.
             undone = replace(booked, state=State.REVERSING, recovery_tries=0, next_attempt_time=now)
@@ -262,6 +255,13 @@ class Closing:
         if known.state is State.IN_DOUBT:
             return await self._watchers.watch(known, deadline, is_kicked=True)
         return known
+
+
+def _untold(booking: Booking) -> Booking:
+    """The booking without an answer that was kept for its success and never told: it is none."""
+    if booking.is_answered:
+        return booking
+    return replace(booking, answer_bytes=None, answer_sealed=None)
 
 
 def _not_cancellable(known: Booking) -> LoyaltyError:

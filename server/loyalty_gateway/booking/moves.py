@@ -22,7 +22,7 @@ from loyalty_gateway.booking.undo import (
 from loyalty_gateway.booking.watching import Watchers
 from loyalty_gateway.domain.booking import Attempt, Booking, Intent, State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
-from loyalty_gateway.domain.operations import Reference
+from loyalty_gateway.domain.operations import OPERATOR_EVIDENCE, Reference
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.rows import is_row_of
 from loyalty_gateway.journal.writer import Change
@@ -148,9 +148,8 @@ class Moves:
             log.warning("The original of %s has to wait: %s", undo.name, error.message)
 
     def wish(self, before: Booking, after: Booking, actor: str, note: str) -> Change:
-        """An operator's or a caller's move; their word claims no reference of the vendor's."""
-        change = self.change(before, after, self.means_of(before), actor, note=note)
-        return replace(change, claims=None)
+        """An operator's or a caller's move."""
+        return self.change(before, after, self.means_of(before), actor, note=note)
 
     # --- undo and giving up ---------------------------------------------------------------------
 
@@ -291,7 +290,9 @@ def _claim(before: Booking, after: Booking) -> Reference | None:
     """The vendor's reference that becomes this booking's with the move, if any."""
     known = (State.SUCCEEDED, State.REVERSING)
     is_new = after.state in known and before.state not in known
-    return after.references[0] if is_new and after.references else None
+    first = after.references[0] if is_new and after.references else None
+    # One note of a person's may speak of several bookings; a vendor's number is one booking's.
+    return None if first is None or first.kind == OPERATOR_EVIDENCE else first
 
 
 def is_same_attempt(before: Booking, found: Booking) -> bool:

@@ -40,8 +40,8 @@ class Sealed:
     def original_of(self, booking: Booking) -> Original:
         """A booking as the one that undoes it or adds to it needs it.
 
-        What the vendor told of it is named only where it was believed: the references of a doubt
-        are evidence for a person, and may be another booking's.
+        What the vendor told of it is named only where it was believed, and so is this booking's
+        alone: the references of a doubt are evidence for a person, and may be another's.
         """
         assert booking.order is not None, "a tombstone is nobody's original"
         order = replace(booking.order, account_id=self.account_of(booking))

@@ -217,6 +217,10 @@ class Reference:
     value: str
 
 
+OPERATOR_EVIDENCE = "operator-evidence"
+"""The kind of a reference that is no vendor's: what a person said that a booking rests on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Original:
     """The booking that an undo undoes or a tip adds to, as the journal knows it.
