@@ -177,6 +177,60 @@ async def test_a_broken_promise_counts_even_where_it_cannot_be_written_down(
     assert error.reason is Reason.JOURNAL_UNAVAILABLE
 
 
+async def test_a_broken_promise_is_written_down_as_soon_as_that_can_be(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next start would rely on what was proven before."""
+    monkeypatch.setattr("loyalty_gateway.booking.promises._REFRESH_S", 0.02)
+    vendor = ProvableVendor()
+    async with open_house(place, vendor, promises={}) as house:
+        await house.engine.prove(TENANT, "main")
+        vendor.proofs[RESEND_IS_SAFE] = is_broken
+        save, tries = house.journal.save_promise, 0
+
+        async def fails_twice(tenant: str, row: PromiseRow) -> None:
+            nonlocal tries
+            tries += row.name == RESEND_IS_SAFE
+            if row.name == RESEND_IS_SAFE and tries < 3:
+                raise unavailable(OSError("the disk is full"))
+            await save(tenant, row)
+
+        monkeypatch.setattr(house.journal, "save_promise", fails_twice)
+        await failure(house.engine.prove(TENANT, "main"))
+        assert (await rows(house))[RESEND_IS_SAFE].value
+        await until(lambda: tries == 3)
+        async with asyncio.timeout(10):
+            while (await rows(house))[RESEND_IS_SAFE].value:
+                await asyncio.sleep(0.01)
+
+    async with open_house(place, ProvableVendor(), promises={}) as house:
+        assert await mode(house) is RecoveryMode.MANUAL
+
+
+async def test_what_was_shown_again_is_not_overwritten_by_an_older_no(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loyalty_gateway.booking.promises._REFRESH_S", 0.2)
+    vendor = ProvableVendor(**{RESEND_IS_SAFE: is_broken})
+    async with open_house(place, vendor, promises={}) as house:
+        save = house.journal.save_promise
+
+        async def saves_no_bad_news(tenant: str, row: PromiseRow) -> None:
+            if not row.value:
+                raise unavailable(OSError("the disk is full"))
+            await save(tenant, row)
+
+        monkeypatch.setattr(house.journal, "save_promise", saves_no_bad_news)
+        await failure(house.engine.prove(TENANT, "main"))
+        vendor.proofs[RESEND_IS_SAFE] = holds
+        await house.engine.prove(TENANT, "main")
+        monkeypatch.setattr(house.journal, "save_promise", save)
+        await asyncio.sleep(0.5)
+
+        assert (await rows(house))[RESEND_IS_SAFE].value
+        assert await mode(house) is RecoveryMode.SAFE_RESEND
+
+
 async def test_a_promise_that_holds_does_not_count_before_it_is_written_down(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

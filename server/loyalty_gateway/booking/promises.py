@@ -169,12 +169,26 @@ class Promises:
             link.proven[name] = shown
         else:
             shown = proof(name, True, now, _evidence(evidence))
-        await self._journal.save_promise(
-            self._tenant,
-            PromiseRow(link.connection, name, link.target_hash, shown.value, now, shown.evidence),
-        )
+        row = PromiseRow(link.connection, name, link.target_hash, shown.value, now, shown.evidence)
+        try:
+            await self._journal.save_promise(self._tenant, row)
+        except LoyaltyError:
+            if not shown.value:
+                self._keeping.append(asyncio.create_task(self._keep_telling(link, row, shown)))
+            raise
         link.proven[name] = shown
         return shown
+
+    async def _keep_telling(self, link: Link, row: PromiseRow, broken: Promise) -> None:
+        """Writes down what was seen broken as soon as the journal can be written: the next start
+        must not rely on what was proven before."""
+        while True:
+            await asyncio.sleep(_REFRESH_S)
+            if link.proven[row.name] is not broken:
+                return  # It was put to the proof again since.
+            with contextlib.suppress(LoyaltyError):
+                await self._journal.save_promise(self._tenant, row)
+                return
 
 
 _BROKEN_OFF = "the proof was broken off"
