@@ -32,7 +32,11 @@ class _BookingOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BookingO
     BOOKING_ORDER_CREATE_DESC: _BookingOrder.ValueType  # 1
     """The newest first."""
     BOOKING_ORDER_SETTLE_ASC: _BookingOrder.ValueType  # 2
-    """Only settled bookings, the first settled first: the order for following what was settled."""
+    """Only settled bookings, the first settled first: the order for following what was settled. A
+    booking gets its settle_time just before it is written, and a journal that is away for a
+    moment is waited for; so begin each look two minutes before the last one ended, and expect
+    some bookings twice. One that is undone later gets a new settle_time and is listed anew.
+    """
 
 class BookingOrder(_BookingOrder, metaclass=_BookingOrderEnumTypeWrapper):
     """BookingOrder says how a list of bookings is sorted."""
@@ -42,7 +46,11 @@ BOOKING_ORDER_UNSPECIFIED: BookingOrder.ValueType  # 0
 BOOKING_ORDER_CREATE_DESC: BookingOrder.ValueType  # 1
 """The newest first."""
 BOOKING_ORDER_SETTLE_ASC: BookingOrder.ValueType  # 2
-"""Only settled bookings, the first settled first: the order for following what was settled."""
+"""Only settled bookings, the first settled first: the order for following what was settled. A
+booking gets its settle_time just before it is written, and a journal that is away for a
+moment is waited for; so begin each look two minutes before the last one ended, and expect
+some bookings twice. One that is undone later gets a new settle_time and is listed anew.
+"""
 Global___BookingOrder: _TypeAlias = BookingOrder  # noqa: Y015
 
 class _AttemptKind:
