@@ -40,7 +40,8 @@ heard, what the vendors' ledgers hold and what the journal says.
 7. **Cancelled is closed.** Once `CancelBooking` was answered OK the `request_id` books nothing any
    more, also when its booking arrives only afterwards, and what it booked is being undone;
    `GetBooking` tells the end. Where no machine can undo, the answer is `CANCEL_NOT_POSSIBLE` with
-   the true outcome; where the vendor refuses the undo, the booking stands, and says so.
+   the true outcome; where the vendor refuses the undo, the booking stands, and says so; where the
+   undo could not even be sent for a day, a person decides.
 8. **Undone once.** A booking is undone whole and once. What was undone says so, and its undo is a
    booking with a story of its own.
 
@@ -51,7 +52,8 @@ heard, what the vendors' ledgers hold and what the journal says.
    is.
 2. **Doubt ends by itself where the vendor lets it.** A booking in doubt is resolved by the mode
    that [providers.md](providers.md) names, without a person. `NEEDS_REVIEW` is for the mode
-   `MANUAL` and for evidence that contradicts itself, and for nothing else.
+   `MANUAL`, for evidence that contradicts itself, and for a cancellation that could not be carried
+   out for a day; and for nothing else.
 3. **Nothing is sent twice on a guess.** A booking is sent again only under a promise of the vendor
    that was seen to hold (`loyalty prove`), and only within the time that the vendor remembers.
 4. **Any process may die at any moment**, by SIGKILL, by a frozen machine, by a lost database or a

@@ -26,7 +26,7 @@ from loyalty_gateway.domain.operations import (
     Reference,
 )
 from loyalty_gateway.providers.port import Offer, StatusRow, Way
-from tests.booking.vendor import RESEND_IS_SAFE, FakeVendor
+from tests.booking.vendor import RESEND_IS_SAFE, RESENT, SAFE_RESEND, FakeVendor
 
 T0 = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 POLICY = Policy(
@@ -319,6 +319,30 @@ def test_a_refusal_that_an_earlier_attempt_may_have_caused_never_counts_for_all(
     replayed = after(resent(doubt_ended=1, sent_at=2), Verdict(row, "exists"), 3, means)
     assert replayed.state is State.DECLINED
     first = after(sent(), Verdict(row, "exists"), 3)
+    assert first.state is State.DECLINED
+
+
+@pytest.mark.parametrize(
+    ("reason", "state"),
+    [
+        (Reason.ACCOUNT_NOT_ACTIVE, State.IN_DOUBT),
+        (Reason.ACCOUNT_NOT_FOUND, State.IN_DOUBT),
+        (Reason.PROVIDER_DECLINED, State.IN_DOUBT),
+        (Reason.PROVIDER_REJECTED_ARGUMENT, State.DECLINED),
+        (Reason.REQUEST_INVALID, State.DECLINED),
+    ],
+)
+@pytest.mark.parametrize("replays", [True, False])
+def test_without_a_key_a_late_refusal_counts_for_all_only_if_it_is_of_what_was_asked(
+    reason: Reason, state: State, replays: bool
+) -> None:
+    """The card may have been blocked since the first attempt was carried out."""
+    means = replace(RESENDS, is_keyless=True, declines_are_replayed=replays)
+    row = StatusRow(reason, Fate.NOT_EXECUTED, is_refusal=True)
+    ended = after(resent(doubt_ended=1, sent_at=3_000), Verdict(row, "refused"), 3_001, means)
+
+    assert ended.state is state
+    first = after(sent(), Verdict(row, "refused"), 3, means)
     assert first.state is State.DECLINED
 
 
@@ -640,6 +664,23 @@ def test_an_operation_that_is_no_longer_offered_is_a_persons() -> None:
 def test_refusals_count_as_replayed_only_where_that_was_proven() -> None:
     assert not a_link({}).means(sent()).declines_are_replayed
     assert a_link({"declines_are_replayed": True}).means(sent()).declines_are_replayed
+
+
+@pytest.mark.parametrize(
+    ("way", "is_keyless"),
+    [
+        (Way(RecoveryMode.SAFE_RESEND), True),
+        (SAFE_RESEND, False),
+        (Way(RecoveryMode.STATUS_QUERY), False),
+    ],
+)
+def test_what_is_sent_again_without_a_promise_has_no_key_at_the_vendor(
+    way: Way, is_keyless: bool
+) -> None:
+    offer = replace(RESENT, ways=(way,))
+    vendor = FakeVendor(offers={Operation.DEBIT_BALANCE: offer})
+
+    assert a_link({RESEND_IS_SAFE: True}, vendor).means(sent()).is_keyless is is_keyless
 
 
 # --- whatever happens -------------------------------------------------------------------------

@@ -102,7 +102,9 @@ def test_a_callers_undo_decides_what_it_was_to_undo(
         ((an_undo(State.DECLINED, reason=Reason.ORIGINAL_NOT_REVERSIBLE),), State.SUCCEEDED),
         ((an_undo(State.NOT_EXECUTED), an_undo(State.SUCCEEDED, is_own=True)), State.REVERSED),
         ((an_undo(State.DECLINED, is_own=True),), State.SUCCEEDED),
+        # A person's word, and what the gateway has given up.
         ((an_undo(State.NOT_EXECUTED, is_own=True),), State.SUCCEEDED),
+        ((an_undo(State.NOT_EXECUTED, is_own=True, doubtful_attempts=0),), State.NEEDS_REVIEW),
     ],
 )
 def test_what_its_caller_gave_up_has_one_undo_of_its_own_and_no_second_one(

@@ -115,10 +115,10 @@ async def test_an_undo_whose_account_cannot_be_opened_is_a_persons(place: Place)
 
 
 @pytest.mark.parametrize("hindrance", ["too late", "no connection", "no key"])
-async def test_an_undo_that_cannot_be_sent_any_more_is_closed_and_its_original_stands(
+async def test_an_undo_that_cannot_be_sent_any_more_is_closed_and_its_original_is_a_persons(
     place: Place, hindrance: str
 ) -> None:
-    """It did provably nothing so far, so the booking that it was to undo is what it was."""
+    """It did provably nothing, and nobody has said that what it was to undo shall stand."""
     vendor = a_vendor()
     before = await left_undoing(place, vendor, is_opened=True)
     sent = len(vendor.sends)
@@ -132,9 +132,10 @@ async def test_an_undo_that_cannot_be_sent_any_more_is_closed_and_its_original_s
     ) as house:
         await made_due(house, await undo_id(house))
         undo = await house.becomes(State.NOT_EXECUTED, request_id=await undo_id(house))
-        original = await house.becomes(State.SUCCEEDED)
+        original = await house.becomes(State.NEEDS_REVIEW)
 
     assert undo.attempt_count == 1
+    assert original.cancel_requested
     assert original.answer_bytes == before.answer_bytes
     assert len(vendor.sends) == sent and len(vendor.standing) == 1
 

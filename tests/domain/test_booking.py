@@ -52,9 +52,11 @@ def test_a_final_state_is_left_by_a_success_alone_and_for_an_undo_or_a_contradic
 
 
 def test_nothing_in_doubt_goes_back_to_where_it_would_be_sent_as_new() -> None:
-    """RESERVED invites a repeat as a first attempt; a doubt must never look like it."""
+    """RESERVED invites a repeat as a first attempt; a doubt must never look like it. The one that
+    may is an undo that no caller can repeat."""
     doubts = (State.IN_DOUBT, State.NEEDS_REVIEW)
-    assert not {move for move in TRANSITIONS if move[0] in doubts and move[1] is State.RESERVED}
+    back = {move for move in TRANSITIONS if move[0] in doubts and move[1] is State.RESERVED}
+    assert back == {(State.IN_DOUBT, State.RESERVED)}
     assert not {move for move in TRANSITIONS if move[0] in doubts and move[1] is State.SENDING}
 
 

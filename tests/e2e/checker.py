@@ -287,17 +287,27 @@ def _undone(cases: Cases) -> Iterator[Violation]:
 def _cancelled(world: World, cases: Cases) -> Iterator[Violation]:
     """I12: a request_id that was closed does not come to life again.
 
-    Where an undo was promised and the vendor declined it, the booking stands, and says so.
+    Where an undo was promised and the vendor declined it, or a person found that it was not done,
+    the booking stands, and says so.
     """
     states = {row.request_id: row for row in world.rows}
+    ends = ("SUCCEEDED", "NOT_EXECUTED")
+    decided = {
+        it.booking_id for it in world.moves if it.before == "NEEDS_REVIEW" and it.after in ends
+    }
     for it in world.cancelled:
         row = states.get(it.request_id)
         if row is None:
             text = f"{it.request_id} was cancelled and is not in the journal"
             yield Violation("I12", text, it.request_id)
-        elif row.state == "SUCCEEDED" and (it.is_final or not cases.undos_of(row)):
-            text = f"{it.request_id} was cancelled and is {row.state}"
-            yield Violation("I12", text, it.request_id)
+        elif row.state == "SUCCEEDED":
+            undos = [undo.row for undo in cases.undos_of(row)]
+            may_stand = any(undo.state == "DECLINED" for undo in undos) or any(
+                one.booking_id in decided for one in (row, *undos)
+            )
+            if it.is_final or not may_stand:
+                text = f"{it.request_id} was cancelled and is {row.state}"
+                yield Violation("I12", text, it.request_id)
 
 
 def _records(world: World, cases: Cases) -> Iterator[Violation]:

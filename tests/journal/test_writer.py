@@ -13,7 +13,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from loyalty_gateway import failpoints
 from loyalty_gateway.domain.amounts import Money
-from loyalty_gateway.domain.booking import Attempt, AttemptKind, Booking, Intent, State
+from loyalty_gateway.domain.booking import OWN_UNDO, Attempt, AttemptKind, Booking, Intent, State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.domain.operations import Operation, Order, Sale
 from loyalty_gateway.journal.sqlite import SqliteStore
@@ -383,7 +383,7 @@ async def test_a_change_of_another_tenants_booking_does_not_land(journal: Hooked
         (State.SUCCEEDED, State.IN_DOUBT),
         (State.DECLINED, State.SUCCEEDED),
         (State.NOT_EXECUTED, State.SENDING),
-        (State.IN_DOUBT, State.RESERVED),
+        (State.NEEDS_REVIEW, State.RESERVED),
         (State.NEEDS_REVIEW, State.DECLINED),
     ],
 )
@@ -393,6 +393,13 @@ def test_a_move_that_the_table_does_not_know_cannot_even_be_asked_for(
     booking = a_booking(state=before)
     with pytest.raises(AssertionError, match="no such move"):
         moved(booking, after)
+
+
+def test_no_doubt_of_a_callers_can_become_repeatable() -> None:
+    with pytest.raises(AssertionError, match="repeat a doubt"):
+        moved(a_booking(state=State.IN_DOUBT), State.RESERVED)
+    own = a_booking(state=State.IN_DOUBT, request_id=f"{OWN_UNDO}b-1")
+    assert moved(own, State.RESERVED).after.state is State.RESERVED
 
 
 def test_every_change_raises_the_epoch() -> None:

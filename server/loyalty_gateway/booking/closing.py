@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from loyalty_gateway.booking import judge
 from loyalty_gateway.booking.calls import BookingKey, Decision
+from loyalty_gateway.booking.cancelling import cancelled
 from loyalty_gateway.booking.connections import Connections
 from loyalty_gateway.booking.drafts import uuid7
 from loyalty_gateway.booking.judge import Policy
@@ -12,7 +13,7 @@ from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.booking.moves import Moves
 from loyalty_gateway.booking.settling import Settling
 from loyalty_gateway.booking.watching import Watchers
-from loyalty_gateway.domain.booking import Booking, Intent, State
+from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
 from loyalty_gateway.domain.operations import OPERATOR_EVIDENCE, RecoveryMode, Reference
 from loyalty_gateway.journal.journal import Journal
@@ -87,7 +88,7 @@ class Closing:
                 known.state is State.REVERSING and known.cancel_requested
             ):
                 return known
-            after = self._cancelled(known)
+            after = cancelled(known, self._connections.find(known.connection), self._journal.now())
             if after is None:
                 raise _not_cancellable(known)
             if after is known:
@@ -98,36 +99,6 @@ class Closing:
                 self._moves.wish(known, after, "caller", "CancelBooking")
             )
         raise _not_cancellable(known)
-
-    def _cancelled(self, known: Booking) -> Booking | None:
-        """The booking with the wish to be rid of it; itself where it is noted already, None where
-        it cannot be kept."""
-        now = self._journal.now()
-        moved = replace(known, epoch=known.epoch + 1, intent=Intent.CANCEL)
-        at_once = replace(moved, owner="", lease_until=None, next_attempt_time=now)
-        if known.state is State.RESERVED and not known.is_own_undo:
-            return replace(
-                moved,
-                state=State.NOT_EXECUTED,
-                intent=known.intent,
-                next_attempt_time=None,
-                settle_time=now,
-            )
-        if known.state is State.REVERSING:
-            return moved
-        link = self._connections.find(known.connection)
-        if link is None or link.find_undo(known) is None or known.is_matched:
-            return None
-        match known.state:
-            case State.SENDING | State.IN_DOUBT if known.cancel_requested:
-                return known
-            case State.SENDING | State.IN_DOUBT:
-                # While an attempt runs its end finds the wish; else recovery goes on from here.
-                return moved if known.attempt_open else at_once
-            case State.SUCCEEDED if not known.cancel_requested:
-                return replace(at_once, state=State.REVERSING, recovery_tries=0)
-        # A person's to decide, or the vendor has refused to undo it before.
-        return None
 
     async def _entomb(self, tenant: str, request_id: str) -> Booking:
         """Takes an unknown request_id, so that its original finds it closed."""

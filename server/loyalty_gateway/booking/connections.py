@@ -133,6 +133,9 @@ class Link:
             echo_is_exact=self.promise(AMOUNT_ECHO_UNIT).value,
             books_alone=self.promise(NO_OTHER_CHANNEL_BOOKS).value,
             is_held_in_doubt=offer.is_held_in_doubt,
+            is_keyless=any(
+                way.mode is RecoveryMode.SAFE_RESEND and not way.promises for way in offer.ways
+            ),
             is_same_target=is_same_target,
             may_undo=self.find_undo(booking) is not None,
         )

@@ -15,6 +15,7 @@ from loyalty_gateway.booking.judge import (
     echo_fits,
     executed,
     in_doubt,
+    sent_again,
     settled_time,
 )
 from loyalty_gateway.domain.booking import Booking, State
@@ -151,6 +152,9 @@ def _not_found(asked: Booking, now: datetime, means: Means, policy: Policy) -> B
     counted = counted_not_found(asked, now, policy)
     times = counted.not_found_times
     if len(times) > len(policy.not_found_waits_s):
+        if asked.is_own_undo:
+            # What counts from now on is counted anew: it may be there when it is sent again.
+            return sent_again(replace(counted, not_found_times=()), now, policy)
         return replace(counted, state=State.NOT_EXECUTED, doubtful_attempts=0, settle_time=now)
     doubted = in_doubt(counted, now, means, policy)
     if doubted.state is not State.IN_DOUBT:

@@ -274,6 +274,8 @@ class Flights:
                     booking = replace(booking, intent=Intent.CANCEL)
                 ending = Ending(link=link, actor="caller", kind=AttemptKind.SEND, span=span)
                 settled = await self._settling.settle(booking, verdict, ending)
+                if flight.is_given_up:
+                    settled = await self._moves.take_back(settled)
                 failpoints.hit("after-settle")
             finally:
                 self._sending.discard(flying)

@@ -11,8 +11,17 @@ from datetime import datetime, timedelta
 from loyalty_gateway.domain.amounts import Amount, Money, Points
 from loyalty_gateway.domain.booking import Booking, Intent, State
 from loyalty_gateway.domain.errors import Fate, Proves, Reason
-from loyalty_gateway.domain.operations import InDoubtPolicy, Receipt, RecoveryMode
+from loyalty_gateway.domain.operations import Receipt, RecoveryMode
 from loyalty_gateway.providers.port import StatusRow
+
+_OF_THE_REQUEST = frozenset(
+    {
+        Reason.REQUEST_INVALID,
+        Reason.FIELD_REQUIRED_BY_PROVIDER,
+        Reason.PROVIDER_REJECTED_ARGUMENT,
+    }
+)
+"""Refusals of what is asked for, which every attempt would have met."""
 
 PAUSE_S_MAX = 300.0
 """No vendor's wish for a pause keeps a booking for longer, whatever an adapter hands on."""
@@ -76,6 +85,9 @@ class Means:
     books_alone: bool = False
     """Whether nothing but this gateway books on the vendor's accounts."""
     is_held_in_doubt: bool = False
+    is_keyless: bool = False
+    """Whether it is sent again although the vendor does not know it again: what it does twice is
+    what it does once, and a refusal says nothing of the attempts before."""
     is_same_target: bool = True
     """Whether it was sent to the target of today, or to one that shares its memory of our ids.
     Another one may show that it was executed; that it does not know it, or has nothing to undo,
@@ -145,7 +157,8 @@ def after_attempt(
         # What it was is asked for where possible; else the vendor's word is all there is.
         return executed(ended, verdict.receipt or Receipt(), now, means)
     if status.contradicts:
-        return replace(ended, state=State.NEEDS_REVIEW, doubt_time=now)
+        intent = booking.intent_in_doubt
+        return replace(ended, state=State.NEEDS_REVIEW, doubt_time=now, intent=intent)
     receipt = verdict.receipt
     if status.fate is Fate.EXECUTED and receipt is not None:
         if echo_fits(booking, receipt, means):
@@ -215,6 +228,8 @@ def _not_executed(
         settled = settled_time(booking, means, policy)
         is_settled = settled is not None and (booking.sent_time or now) >= settled
         is_whole = means.declines_are_replayed or (is_settled and not status.may_be_own)
+        # Without a key the vendor judges each attempt anew, by what its account is like then.
+        is_whole = is_whole and (not means.is_keyless or status.reason in _OF_THE_REQUEST)
     if not is_whole:
         # The doubt is still the earlier attempt's, and so are the words for it.
         left_over = replace(
@@ -228,21 +243,34 @@ def _not_executed(
         return _nothing_to_undo(replace(ended, doubtful_attempts=0), now, policy)
     if status.is_refusal:
         return replace(ended, state=State.DECLINED, doubtful_attempts=0, settle_time=now)
+    if booking.is_own_undo:
+        return _not_before(sent_again(ended, now, policy), verdict.retry_after_s, now)
     if booking.state is State.IN_DOUBT or booking.cancel_requested:
         # Nobody is waiting to repeat it: proven by a later answer, or given up by its caller.
         return replace(ended, state=State.NOT_EXECUTED, doubtful_attempts=0, settle_time=now)
-    reserved = replace(ended, state=State.RESERVED, doubtful_attempts=0)
-    if not booking.is_own_undo:
-        # During a pause it cannot be repeated, so its caller's time begins when that ends.
-        pause_end = _pause_end(verdict.retry_after_s, now)
-        wait = timedelta(seconds=policy.abandon_reserved_s)
-        return replace(reserved, not_before=pause_end, next_attempt_time=(pause_end or now) + wait)
-    # No caller repeats it, so recovery does.
-    wait = timedelta(seconds=policy.wait_s(booking.recovery_tries, booking.booking_id))
-    reserved = replace(
-        reserved, recovery_tries=booking.recovery_tries + 1, next_attempt_time=now + wait
+    # During a pause it cannot be repeated, so its caller's time begins when that ends.
+    pause_end = _pause_end(verdict.retry_after_s, now)
+    return replace(
+        ended,
+        state=State.RESERVED,
+        doubtful_attempts=0,
+        not_before=pause_end,
+        next_attempt_time=(pause_end or now) + timedelta(seconds=policy.abandon_reserved_s),
     )
-    return _not_before(reserved, verdict.retry_after_s, now)
+
+
+def sent_again(ended: Booking, now: datetime, policy: Policy) -> Booking:
+    """An undo of the gateway's own that provably was not done: no caller repeats it, so recovery
+    does, since what was to be undone must not stand for a lost request."""
+    assert ended.is_own_undo, "what a caller asked for is the caller's to repeat"
+    wait = timedelta(seconds=policy.wait_s(ended.recovery_tries, ended.booking_id))
+    return replace(
+        ended,
+        state=State.RESERVED,
+        doubtful_attempts=0,
+        recovery_tries=ended.recovery_tries + 1,
+        next_attempt_time=now + wait,
+    )
 
 
 def _nothing_to_undo(ended: Booking, now: datetime, policy: Policy) -> Booking:
@@ -287,9 +315,8 @@ def _pause_end(retry_after_s: float | None, now: datetime) -> datetime | None:
 
 def in_doubt(ended: Booking, now: datetime, means: Means, policy: Policy) -> Booking:
     """The booking in doubt: with a next step where a machine can find out, else a person's."""
-    if ended.in_doubt_policy is InDoubtPolicy.AUTO_REVERSE:
-        # With the doubt itself, so that nobody hears of it before it is on disk.
-        ended = replace(ended, intent=Intent.CANCEL)
+    # With the doubt itself, so that nobody hears of it before it is on disk.
+    ended = replace(ended, intent=ended.intent_in_doubt)
     tries = ended.recovery_tries + (1 if ended.state is State.IN_DOUBT else 0)
     mode = mode_now(ended, means, now, policy)
     if mode is RecoveryMode.MANUAL:

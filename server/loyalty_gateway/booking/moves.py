@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from loyalty_gateway import failpoints
+from loyalty_gateway.booking.cancelling import cancelled
 from loyalty_gateway.booking.connections import Connections
 from loyalty_gateway.booking.holds import hold_after
 from loyalty_gateway.booking.judge import Means, Policy
@@ -137,6 +138,8 @@ class Moves:
                 if ended is None:
                     return
                 after, note = ended
+                if after.state is not State.REVERSED and self._is_anothers(original):
+                    return
                 means = self.means_of(original)
                 moved = await self.move(
                     self.change(original, after, means, "undo", attempt=None, note=note)
@@ -146,6 +149,13 @@ class Moves:
                     return
         except LoyaltyError as error:
             log.warning("The original of %s has to wait: %s", undo.name, error.message)
+
+    def _is_anothers(self, original: Booking) -> bool:
+        """Whether another replica is at it: it has begun to undo it once more, perhaps, and what
+        is known here of an earlier undo is old."""
+        owner, until = original.owner, original.lease_until
+        is_held = until is not None and until > self._journal.now()
+        return is_held and owner not in ("", self._journal.boot_id)
 
     def wish(self, before: Booking, after: Booking, actor: str, note: str) -> Change:
         """An operator's or a caller's move."""
@@ -200,6 +210,17 @@ class Moves:
                 return wished
             found = await self._read(found)
         return None
+
+    async def take_back(self, settled: Booking) -> Booking:
+        """Undoes what was settled before the wish of its caller, who had heard of a doubt, could
+        be written; where a machine can."""
+        if settled.state is not State.SUCCEEDED:
+            return settled
+        link = self._connections.find(settled.connection)
+        after = cancelled(settled, link, self._journal.now())
+        if after is None:
+            return settled
+        return await self.move(self.wish(settled, after, "caller", "AUTO_REVERSE"))
 
     async def keep_giving_up(self, asked: Booking, why: str) -> None:
         """Gives up what was asked for as soon as the journal can be written, for as long as a

@@ -30,7 +30,7 @@ class Flight:
     """A booking on its way, by (tenant, request_id). `waiting` counts the callers who wait.
 
     `is_given_up` once its caller relies on the undo and the journal could not be told so: then its
-    own end tells it.
+    own end tells it, or is undone.
     """
 
     fingerprint: bytes

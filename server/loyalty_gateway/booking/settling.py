@@ -268,6 +268,7 @@ _ASKED: dict[State, Fate] = {
     State.REVERSING: Fate.EXECUTED,
     State.DECLINED: Fate.NOT_EXECUTED,
     State.NOT_EXECUTED: Fate.NOT_EXECUTED,
+    State.RESERVED: Fate.NOT_EXECUTED,
 }
 """What a question showed, by where it brought the booking; everything else proves nothing."""
 

@@ -109,8 +109,11 @@ def followed(
     if undo.state is not State.DECLINED and original.cancel_requested and not undo.is_own_undo:
         # The caller's own undo came to nothing, and the wish to be rid of it is still there.
         return replace(after, next_attempt_time=now), f"{undo.name} was not executed"
-    if is_known:
+    is_left = undo.state is State.NOT_EXECUTED and undo.is_own_undo and not undo.doubtful_attempts
+    if is_known and not (is_left and original.cancel_requested):
         return stands(original, now), f"{undo.name} was not executed"
+    # Nobody knows what is to be undone; or it is, and the machine has given up undoing it, while
+    # neither the vendor nor a person has said that it is to stand.
     return replace(after, state=State.NEEDS_REVIEW), f"{undo.name} was not executed"
 
 

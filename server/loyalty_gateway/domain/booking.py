@@ -84,6 +84,7 @@ TRANSITIONS: dict[tuple[State | None, State], str] = {
     (State.IN_DOUBT, State.NOT_EXECUTED): "found not to have been booked",
     (State.IN_DOUBT, State.NEEDS_REVIEW): "no machine can find out; a person must decide",
     (State.IN_DOUBT, State.REVERSING): "it is to be undone, whatever happened",
+    (State.IN_DOUBT, State.RESERVED): "an undo of the gateway's own was not done; it is sent again",
     (State.SUCCEEDED, State.REVERSING): "it is to be undone",
     (State.REVERSING, State.REVERSED): "it was undone, or there was nothing to undo",
     (State.REVERSING, State.SUCCEEDED): "its undo came to nothing, so it stands",
@@ -216,6 +217,13 @@ class Booking:
     @property
     def cancel_requested(self) -> bool:
         return self.intent is Intent.CANCEL
+
+    @property
+    def intent_in_doubt(self) -> Intent:
+        """What it is driven to from the moment on in which its caller hears of a doubt: under
+        AUTO_REVERSE that caller relies on the undo."""
+        is_given_up = self.in_doubt_policy is InDoubtPolicy.AUTO_REVERSE
+        return Intent.CANCEL if is_given_up else self.intent
 
     @property
     def asked(self) -> Amount | None:

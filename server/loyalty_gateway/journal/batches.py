@@ -73,6 +73,8 @@ class Change:
         move = (self.before.state, self.after.state)
         is_note_only = self.before.state == self.after.state
         assert move in TRANSITIONS or is_note_only, f"no such move: {move}"
+        is_reopened = move == (State.IN_DOUBT, State.RESERVED)
+        assert not is_reopened or self.before.is_own_undo, "else its caller could repeat a doubt"
         assert self.after.epoch == self.before.epoch + 1, "every change raises the epoch"
 
 
@@ -270,7 +272,11 @@ class Batches:
         if theirs is None:
             raise RuntimeError("a reference that nobody holds could not be claimed")
         # Its caller has heard nothing yet, so what would have answered is kept and never told.
-        untold = replace(change.after, settle_time=change.before.settle_time)
+        untold = replace(
+            change.after,
+            settle_time=change.before.settle_time,
+            intent=change.after.intent_in_doubt,
+        )
         ours = replace(
             change,
             after=_contradicted(untold, change.after.epoch),
