@@ -1,12 +1,13 @@
 """PostgreSQL as the journal's database: what it is refused for, and how it finds its rows."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import PendingRollbackError
 
 from loyalty_gateway.domain.booking import State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
@@ -15,7 +16,7 @@ from loyalty_gateway.journal.journal import Journal, ListQuery
 from loyalty_gateway.journal.line import BoundedConnection
 from loyalty_gateway.journal.postgres import PostgresStore
 from loyalty_gateway.journal.store import JournalRefused
-from loyalty_gateway.journal.writer import Opening
+from loyalty_gateway.journal.writer import Opened, Opening
 from tests.booking.house import HookedJournal, failure, until
 from tests.journal.rows import CHECK, T0, TENANT, a_booking, moved, open_journal, opened, succeeded
 from tests.postgres import PostgresServer, database_of
@@ -44,6 +45,15 @@ def throw_out(dsn: str) -> None:
             b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             b" WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+def promote(dsn: str) -> None:
+    """Another server answers from now on, whose timeline is a new one."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            b"UPDATE deployment SET value = '00000000'::bytea WHERE name = 'timeline'"
+        )
+    throw_out(dsn)
 
 
 # --- durability -------------------------------------------------------------------------------
@@ -117,11 +127,7 @@ async def test_a_promoted_database_is_refused_until_a_person_has_accepted_it(
 async def test_a_promotion_while_the_journal_is_in_use_stops_its_writes(used_dsn: str) -> None:
     async with open_journal(used_dsn) as journal:
         booking = await opened(journal)
-        with psycopg.connect(used_dsn) as connection:
-            connection.execute(
-                b"UPDATE deployment SET value = '00000000'::bytea WHERE name = 'timeline'"
-            )
-        throw_out(used_dsn)
+        promote(used_dsn)
         error = await failure(journal.open(Opening(a_booking(), "caller")))
         found = await journal.find(TENANT, booking_id=booking.booking_id)
         operator = PostgresStore(used_dsn)
@@ -131,6 +137,53 @@ async def test_a_promotion_while_the_journal_is_in_use_stops_its_writes(used_dsn
 
     assert error.reason is Reason.JOURNAL_UNAVAILABLE
     assert found == booking
+
+
+async def stays_closed(journal: HookedJournal, dsn: str) -> None:
+    """Nothing is written until a person has accepted the promotion."""
+    booking = a_booking()
+    error = await failure(journal.open(Opening(booking, "caller")))
+    found = await journal.find(TENANT, booking_id=booking.booking_id)
+    operator = PostgresStore(dsn)
+    operator.accept_timeline()
+    operator.stop()
+    await until(lambda: journal.is_healthy)
+    await opened(journal)
+
+    assert error.reason is Reason.JOURNAL_UNAVAILABLE
+    assert found is None
+
+
+@pytest.mark.parametrize("is_found", [False, True])
+async def test_a_promotion_while_a_lost_commit_is_read_again_stops_the_writes(
+    used_dsn: str, monkeypatch: pytest.MonkeyPatch, is_found: bool
+) -> None:
+    """The line breaks twice: at the commit, and while its rows are read or confirmed."""
+    async with open_journal(used_dsn) as journal:
+        known = await opened(journal)
+        read = journal._writer._batches.found_openings
+
+        def cut(connection: Connection, openings: Sequence[Opening]) -> list[Opened | None]:
+            monkeypatch.undo()
+            results = read(connection, openings) if is_found else []
+            promote(used_dsn)
+            return results or read(connection, openings)
+
+        monkeypatch.setattr(journal._writer._batches, "found_openings", cut)
+        throw_out(used_dsn)
+        repeat = a_booking(request_id=known.request_id, outbound_id="o-else")
+        error = await failure(journal.open(Opening(repeat, "caller")))
+        await stays_closed(journal, used_dsn)
+
+    assert error.reason is Reason.JOURNAL_UNAVAILABLE
+
+
+async def test_a_line_that_was_given_up_is_not_made_again_unchecked(used_dsn: str) -> None:
+    async with open_journal(used_dsn) as journal:
+        with pytest.raises(PendingRollbackError):
+            await journal.on_the_writers_connection(lambda it: it.invalidate())
+        promote(used_dsn)
+        await stays_closed(journal, used_dsn)
 
 
 async def test_a_database_that_does_not_answer_is_refused_without_a_word_of_its_password() -> None:

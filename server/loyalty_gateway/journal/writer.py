@@ -260,6 +260,8 @@ class Writer:
                     # comes after it, and waits for the standby too.
                     _touch(connection)
         except (SQLAlchemyError, JournalRefused) as second:
+            # Another server may answer from now on here too.
+            self._disconnect()
             self._unhealthy(second)
             return [unavailable(second)] * len(items)
         missing = [number for number, result in enumerate(results) if result is None]
@@ -275,6 +277,9 @@ class Writer:
         return [unavailable(error) if result is None else result for result in results]
 
     def _connected(self) -> Connection:
+        if self._connection is not None and self._connection.invalidated:
+            # It would connect again by itself, to a server that nobody has checked.
+            self._disconnect()
         if self._connection is None:
             # Who did not answer a moment ago is not asked once more for each of those who wait.
             if self._refusal is not None and monotonic() - self._refused_s < _REFUSED_S:
