@@ -4,18 +4,19 @@ Whatever happens to one of them, the others are as if nothing had happened.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import Connection
 
 from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.journal.postgres import PostgresStore
-from loyalty_gateway.journal.writer import Opening
-from tests.booking.house import HookedJournal, open_house, until
+from loyalty_gateway.journal.writer import Opened, Opening
+from tests.booking.house import HookedJournal, failure, open_house, until
 from tests.booking.vendor import FakeVendor
 from tests.journal.proxy import Cut, Proxy, running_proxy
 from tests.journal.rows import (
@@ -27,6 +28,7 @@ from tests.journal.rows import (
     set_directly,
     succeeded,
 )
+from tests.journal.test_postgres import throw_out
 from tests.journal.test_writer import queued
 
 GROUP = 64
@@ -288,21 +290,61 @@ async def test_a_connection_that_died_while_nobody_wrote_costs_the_next_caller_n
     assert journal.is_healthy
 
 
-async def test_a_damaged_row_that_is_met_after_a_cut_does_not_end_the_writer(
-    over_proxy: HookedJournal, proxy: Proxy
+@pytest.mark.parametrize("cut", Cut)
+async def test_a_damaged_row_that_is_met_after_a_cut_costs_its_neighbours_nothing(
+    over_proxy: HookedJournal, proxy: Proxy, cut: Cut
 ) -> None:
-    """Nobody's opening is told as done, and all of them stand: a repeat meets them."""
     damaged = await opened(over_proxy)
     await set_directly(over_proxy, damaged, "intent = 'WISH'")
     repeat = a_booking(request_id=damaged.request_id, outbound_id="o-else")
-    bookings = [a_booking() for _ in range(3)]
-    proxy.arm(bookings[0].request_id.encode(), Cut.AFTER)
-    results = await open_all(over_proxy, [*bookings, repeat])
-    again = [await over_proxy.open(Opening(booking, "caller")) for booking in bookings]
+    bookings = [a_booking() for _ in range(6)]
+    proxy.arm(bookings[0].request_id.encode(), cut)
+    bad, *others = await open_all(over_proxy, [repeat, *bookings])
 
     assert proxy.cuts == 1
-    assert {result.reason for result in results} == {Reason.JOURNAL_UNAVAILABLE}
-    assert [it.booking for it in again] == bookings
+    assert (bad.reason, bad.booking) == (Reason.DATA_LOSS, damaged.name)
+    assert others == [Opened(booking, True) for booking in bookings]
+    for booking in bookings:
+        assert await states_told(over_proxy, booking) == [State.SENDING]
+    assert over_proxy.is_healthy
+
+
+@pytest.mark.parametrize("cut", Cut)
+async def test_a_settle_over_a_damaged_row_costs_its_neighbours_nothing_after_a_cut(
+    over_proxy: HookedJournal, proxy: Proxy, cut: Cut
+) -> None:
+    """What nobody can read may still be moved on, and is moved once."""
+    changes = [succeeded(await opened(over_proxy)) for _ in range(7)]
+    damaged = changes[2].before
+    await set_directly(over_proxy, damaged, "order_content = '['")
+    proxy.arm(changes[5].before.booking_id.encode(), cut)
+    results = await queued(over_proxy, *(over_proxy.change(change) for change in changes))
+
+    assert proxy.cuts == 1
+    # Where it stands already, whoever wished it reads the row, and hears of the damage.
+    assert results.pop(2) is (cut is Cut.BEFORE)
+    assert results == [True] * 6
+    for change in changes:
+        assert await states_told(over_proxy, change.after) == [State.SENDING, State.SUCCEEDED]
+
+
+async def test_a_damaged_row_that_is_met_after_two_cuts_is_told_as_such(
+    journal: HookedJournal, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = await opened(journal)
+    await set_directly(journal, damaged, "intent = 'WISH'")
+    write = journal._writer._batches.apply_openings
+
+    def cut(connection: Connection, openings: Sequence[Opening]) -> list[Opened]:
+        throw_out(postgres_dsn)
+        return write(connection, openings)
+
+    monkeypatch.setattr(journal._writer._batches, "apply_openings", cut)
+    repeat = a_booking(request_id=damaged.request_id, outbound_id="o-else")
+    error = await failure(journal.open(Opening(repeat, "caller")))
+
+    assert (error.reason, error.booking) == (Reason.DATA_LOSS, damaged.name)
+    assert await states_told(journal, damaged) == [State.SENDING]
 
 
 async def test_a_connection_that_died_before_the_clock_was_read_costs_the_next_caller_nothing(

@@ -269,6 +269,8 @@ class Writer:
             self._disconnect()
             self._unhealthy(second)
             return [unavailable(second)] * len(items)
+        except LoyaltyError as damage:
+            return self._read_apart(damage, error, items, apply, found, tries)
         missing = [number for number, result in enumerate(results) if result is None]
         if missing and tries == 0:
             # Safe even if the lost one lands after all: a row is inserted under its request_id
@@ -280,6 +282,25 @@ class Writer:
             # It can be read, and yet it was not written: a full disk, say.
             self._unhealthy(error)
         return [unavailable(error) if result is None else result for result in results]
+
+    def _read_apart(
+        self,
+        damage: LoyaltyError,
+        error: Exception,
+        items: list[Any],
+        apply: _Apply,
+        found: _Apply,
+        tries: int,
+    ) -> list[Any]:
+        """One of the rows cannot be understood; its neighbours can be read without it."""
+        if len(items) == 1:
+            # Written once more, it meets the damage as on any other day, or moves on from it.
+            return [damage] if tries else self._commit(items, apply, found, tries + 1)
+        middle = len(items) // 2
+        return [
+            *self._read_again(error, items[:middle], apply, found, tries),
+            *self._read_again(error, items[middle:], apply, found, tries),
+        ]
 
     def _connected(self) -> Connection:
         if self._connection is not None and self._connection.invalidated:
