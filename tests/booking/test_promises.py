@@ -207,6 +207,21 @@ async def test_a_broken_promise_is_written_down_as_soon_as_that_can_be(
         assert await mode(house) is RecoveryMode.MANUAL
 
 
+async def test_a_promise_that_is_recorded_anew_is_never_away(place: Place) -> None:
+    async with open_house(place, ProvableVendor(), promises={}) as house:
+        await house.engine.prove(TENANT, "main")
+        row = (await rows(house))[RESEND_IS_SAFE]
+
+        async def records() -> None:
+            for _ in range(100):
+                await house.journal.save_promise(TENANT, row)
+
+        recording = asyncio.create_task(records())
+        while not recording.done():
+            assert RESEND_IS_SAFE in await rows(house)
+        await recording
+
+
 async def test_what_was_shown_again_is_not_overwritten_by_an_older_no(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

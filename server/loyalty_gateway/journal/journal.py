@@ -209,29 +209,16 @@ class Journal:
 
     async def save_promise(self, tenant: str, row: PromiseRow) -> None:
         """Records what `prove` found, over what was known before."""
-
-        def work(connection: Connection) -> None:
-            table = schema.promise
-            connection.execute(
-                table.delete().where(
-                    table.c.tenant == tenant,
-                    table.c.connection == row.connection,
-                    table.c.name == row.name,
-                )
-            )
-            connection.execute(
-                table.insert().values(
-                    tenant=tenant,
-                    connection=row.connection,
-                    name=row.name,
-                    target_hash=row.target_hash,
-                    value=row.value,
-                    time=to_us(row.time),
-                    evidence=row.evidence,
-                )
-            )
-
-        await self._writer.run(work)
+        values = {
+            "tenant": tenant,
+            "connection": row.connection,
+            "name": row.name,
+            "target_hash": row.target_hash,
+            "value": row.value,
+            "time": to_us(row.time),
+            "evidence": row.evidence,
+        }
+        await self._writer.run(lambda connection: connection.execute(_SAVE_PROMISE, values))
 
     async def open_challenge(self, challenge: Challenge) -> OpenedChallenge:
         """Takes a request_id for a code, or finds who has it. On disk on return.
@@ -607,6 +594,15 @@ class Journal:
             ]
 
         return await self._read(query)
+
+
+_columns = [column.name for column in schema.promise.c]
+# One statement: whoever reads meanwhile finds what was known before, or this.
+_SAVE_PROMISE = text(
+    f"INSERT INTO promise ({', '.join(_columns)}) VALUES (:{', :'.join(_columns)})"
+    " ON CONFLICT (tenant, connection, name) DO UPDATE SET target_hash = excluded.target_hash,"
+    " value = excluded.value, time = excluded.time, evidence = excluded.evidence"
+)
 
 
 def _understood(rows: Iterable[RowMapping], *, checks_answer: bool = True) -> Sequence[Booking]:

@@ -130,7 +130,7 @@ class Writer:
         return await self.run(work)  # type: ignore[no-any-return]
 
     async def run(self, work: Callable[[Connection], Any]) -> Any:
-        """Any rare write, in a transaction of its own."""
+        """Any rare write. PostgreSQL commits each of its statements by itself."""
         return await self._enqueue(self._others, work)
 
     async def _enqueue(self, queue: deque[_Waiting], item: Any) -> Any:
