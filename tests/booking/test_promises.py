@@ -147,6 +147,21 @@ async def test_no_card_number_stands_in_the_evidence(place: Place) -> None:
     assert "6299123412341234" not in broken.evidence + written[RESEND_IS_SAFE].evidence
 
 
+def saves_no_bad_news(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, PromiseRow], Awaitable[None]]:
+    """From now on nothing can be written of a promise that was seen broken; how it was written."""
+    save = house.journal.save_promise
+
+    async def saves(tenant: str, row: PromiseRow) -> None:
+        if not row.value:
+            raise unavailable(OSError("the disk is full"))
+        await save(tenant, row)
+
+    monkeypatch.setattr(house.journal, "save_promise", saves)
+    return save
+
+
 async def test_a_broken_promise_counts_even_where_it_cannot_be_written_down(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,14 +171,7 @@ async def test_a_broken_promise_counts_even_where_it_cannot_be_written_down(
         await house.engine.prove(TENANT, "main")
         assert await mode(house) is RecoveryMode.SAFE_RESEND
         vendor.proofs[RESEND_IS_SAFE] = is_broken
-        save = house.journal.save_promise
-
-        async def saves_no_bad_news(tenant: str, row: PromiseRow) -> None:
-            if not row.value:
-                raise unavailable(OSError("the disk is full"))
-            await save(tenant, row)
-
-        monkeypatch.setattr(house.journal, "save_promise", saves_no_bad_news)
+        saves_no_bad_news(house, monkeypatch)
         error = await failure(house.engine.prove(TENANT, "main"))
         assert await mode(house) is RecoveryMode.MANUAL
         # What the journal says is read again, and is older.
@@ -228,14 +236,7 @@ async def test_what_was_shown_again_is_not_overwritten_by_an_older_no(
     monkeypatch.setattr("loyalty_gateway.booking.promises._REFRESH_S", 0.2)
     vendor = ProvableVendor(**{RESEND_IS_SAFE: is_broken})
     async with open_house(place, vendor, promises={}) as house:
-        save = house.journal.save_promise
-
-        async def saves_no_bad_news(tenant: str, row: PromiseRow) -> None:
-            if not row.value:
-                raise unavailable(OSError("the disk is full"))
-            await save(tenant, row)
-
-        monkeypatch.setattr(house.journal, "save_promise", saves_no_bad_news)
+        save = saves_no_bad_news(house, monkeypatch)
         await failure(house.engine.prove(TENANT, "main"))
         vendor.proofs[RESEND_IS_SAFE] = holds
         await house.engine.prove(TENANT, "main")
