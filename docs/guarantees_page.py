@@ -75,6 +75,10 @@ heard, what the vendors' ledgers hold and what the journal says.
   booked the first one and then *declines* its repeat, instead of replaying it, breaks the promise
   that was proven, and the booking ends `DECLINED` with one effect. The fault `decline-on-repeat` of
   the sandbox shows it; the runs below leave it out.
+- **A refusal of what is sent again without a key.** Changes, links and activations are sent again
+  because twice is the same as once; the vendor judges each attempt anew. A refusal of a repeat then
+  says nothing of the first one, unless it is of the request itself: the booking stays in doubt,
+  holds its account, and ends with a person when half of the vendor's memory is over.
 - **A vendor that executes very late**, after its own time limits and ours (`engine.settle_s`): what
   was found absent, as often as is asked for, can still appear.
 - **No way to ask.** Where a vendor neither recognises a repeated id nor can be asked, a lost answer

@@ -26,7 +26,11 @@ supported. A booking has an effect and is journalled; a challenge sends a code o
 """
 
 MODES: Final[Mapping[str, str]] = {
-    "SAFE_RESEND": "the same booking is sent again under the same id, which the vendor knows",
+    "SAFE_RESEND": (
+        "the same booking is sent again under the same id, which the vendor knows; where no promise"
+        " stands beside it, twice is the same as once, and a refusal then proves nothing of the"
+        " attempts before"
+    ),
     "STATUS_QUERY": "the vendor is asked for the booking by our id",
     "STATEMENT_MATCH": "the booking is looked for in the account's history",
     "REVERSE": "the booking is undone by our id, whatever happened",

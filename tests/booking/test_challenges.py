@@ -494,6 +494,36 @@ async def test_a_code_that_provably_was_not_sent_may_be_asked_for_again(place: P
     assert len(vendor.wishes) == 2
 
 
+async def test_a_code_that_another_replica_did_not_send_is_sent_by_the_one_that_waited(
+    postgres_dsn: str,
+) -> None:
+    """The caller has left the first one, where the vendor was not reached, and repeats."""
+    go = asyncio.Event()
+
+    async def is_not_reached(wish: CodeWish) -> Issued:
+        await go.wait()
+        raise ProviderError(
+            StatusRow(Reason.PROVIDER_UNREACHABLE, Fate.NOT_EXECUTED), "no", rule="refused"
+        )
+
+    vendor = CodeVendor(is_not_reached, sends)
+    async with (
+        open_house(postgres_dsn, vendor, boot_id="boot-a") as first,
+        open_house(postgres_dsn, vendor, boot_id="boot-b") as second,
+    ):
+        early = asyncio.create_task(create(first))
+        await until(lambda: len(vendor.wishes) == 1)
+        late = asyncio.create_task(create(second))
+        await asyncio.sleep(0.3)
+        go.set()
+        error = await failure(early)
+        issued = await late
+
+    assert (error.reason, error.is_final) == (Reason.PROVIDER_UNREACHABLE, False)
+    assert issued.challenge_token
+    assert len(vendor.wishes) == 2
+
+
 async def test_what_the_vendor_cannot_do_is_refused_without_asking_it(place: Place) -> None:
     async with open_house(place) as house:
         error = await create_fails(house)

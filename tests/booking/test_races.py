@@ -42,6 +42,7 @@ from tests.booking.vendor import (
     RESENT,
     FakeVendor,
     Gate,
+    books,
     is_not_reached,
     loses_the_answer,
     loses_the_request,
@@ -293,10 +294,9 @@ async def test_asking_now_for_what_is_under_way_answers_as_it_stands(place: Plac
 # --- giving up ------------------------------------------------------------------------------------
 
 
-async def test_a_wish_that_cannot_be_written_down_is_told_in_the_log(
+async def test_a_wish_that_cannot_be_written_down_is_told_in_the_log_and_at_the_bookings_end(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The booking itself goes its way, and its caller, who has gone, was promised nothing."""
     gate = Gate()
     limits = Limits(settle_retry_s=0.3)
     async with a_house(place, a_vendor(gate), QUICK, limits=limits) as house:
@@ -313,7 +313,7 @@ async def test_a_wish_that_cannot_be_written_down_is_told_in_the_log(
             await until(lambda: "could not be written down" in caplog.text)
         house.journal.before_find = None
         gate.go.set()
-        await house.becomes(State.SUCCEEDED)
+        await house.becomes(State.REVERSED)
 
 
 async def test_a_wish_is_written_down_once_the_journal_is_back(place: Place) -> None:
@@ -531,6 +531,41 @@ async def test_a_person_who_finds_a_booking_done_gives_it_no_other_bookings_numb
         assert same.value.encode() not in second.body
         assert holder is not None and holder.request_id == "sale-0001"
         assert (await house.book("sale-0001")).body == first.body
+
+
+async def test_what_another_bookings_answer_told_is_not_told_of_the_one_that_a_person_found(
+    place: Place,
+) -> None:
+    async def books_a_part_under_one_number(vendor: FakeVendor, send: Send) -> Executed:
+        receipt = replace(
+            vendor.execute(send),
+            references=(Reference("receipt", "R-same"),),
+            echoed=Money("CHF", 500),
+        )
+        return Executed(receipt, 200, "200", "", "")
+
+    act = books_a_part_under_one_number
+    vendor = a_vendor(act, act, sale=replace(UNDONE, partial_amounts=True))
+    async with a_house(place, vendor, promises={**PROMISES, AMOUNT_ECHO_UNIT: True}) as house:
+        await house.book("sale-0001", allow_partial=True)
+        await house.fails("sale-0002", allow_partial=True)
+        first, second = [await house.get(it) for it in ("sale-0001", "sale-0002")]
+        found = await resolve(house, BOOKED, request_id="sale-0002")
+
+        assert (first.applied, second.applied) == (Money("CHF", 500),) * 2, "as evidence"
+        assert (found.applied, found.balances_after) == (None, ())
+
+
+async def test_another_content_hears_so_before_it_hears_why_it_is_refused(place: Place) -> None:
+    vendor = a_vendor(books, books, is_not_reached)
+    async with a_house(place, vendor) as house:
+        await house.book("sale-0001")
+        await house.undo("undo-0001", "sale-0001")
+        await house.fails("sale-0002")
+        error = await failure(house.undo("sale-0002", "sale-0001"))
+
+        assert (await house.get("sale-0002")).state is State.RESERVED
+        assert error.reason is Reason.REQUEST_ID_REUSED
 
 
 async def test_a_person_who_finds_a_booking_done_makes_its_number_its_own(place: Place) -> None:

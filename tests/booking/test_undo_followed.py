@@ -113,6 +113,13 @@ def test_what_its_caller_gave_up_has_one_undo_of_its_own_and_no_second_one(
     assert state_after(undoing(**GIVEN_UP), *undos) is state
 
 
+def test_what_a_person_let_stand_stands_after_a_later_undo_that_came_to_nothing() -> None:
+    left = an_undo(State.NOT_EXECUTED, is_own=True, doubtful_attempts=0)
+    later = an_undo(State.RESERVED, booking_id="b-3")
+
+    assert state_after(undoing(**GIVEN_UP), left, later) is State.SUCCEEDED
+
+
 def test_the_wish_to_be_rid_of_it_outlives_the_callers_own_undo() -> None:
     step = followed(undoing(**GIVEN_UP), an_undo(State.NOT_EXECUTED), NOW, POLICY)
 

@@ -146,6 +146,57 @@ async def test_what_a_person_says_of_an_undo_is_not_asked_once_more(place: Place
         assert (await house.get()).state is State.SUCCEEDED
 
 
+async def test_a_person_who_is_cut_off_is_followed_all_the_same(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit of his word is slower than his client is patient."""
+    vendor = a_vendor(books, contradicts)
+    async with a_house(place, vendor, QUICK) as house:
+        await house.book()
+        await house.cancel()
+        await until(lambda: len(vendor.sends) == 2)
+        undo = await own_undo(house)
+        assert undo is not None
+        await house.becomes(State.NEEDS_REVIEW, request_id=undo.request_id)
+        is_written = asyncio.Event()
+        writes = house.journal.change
+
+        async def is_slow(change: Change) -> bool:
+            has_landed = await writes(change)
+            if change.actor.startswith("operator"):
+                is_written.set()
+                await asyncio.sleep(0.3)
+            return has_landed
+
+        monkeypatch.setattr(house.journal, "change", is_slow)
+        deciding = asyncio.create_task(resolve(house, NOT_BOOKED, request_id=undo.request_id))
+        await is_written.wait()
+        deciding.cancel()
+        await asyncio.gather(deciding, return_exceptions=True)
+
+        await house.becomes(State.SUCCEEDED)
+
+
+async def test_what_stands_by_a_persons_word_is_not_asked_about_at_each_undo_that_fails(
+    place: Place,
+) -> None:
+    policy = replace(QUICK, give_up_s=1.5)
+    vendor = a_vendor(books, otherwise=is_not_reached)
+    async with a_house(place, vendor, policy) as house:
+        await house.book()
+        await house.cancel()
+        await house.becomes(State.NEEDS_REVIEW)
+        await resolve(house, BOOKED)
+        await failure(house.undo())
+        await house.becomes(State.SUCCEEDED, State.NEEDS_REVIEW)
+        stands = await house.get()
+        vendor.otherwise = books
+        await house.undo()
+
+        assert stands.state is State.SUCCEEDED
+        assert (await house.get()).state is State.REVERSED
+
+
 # --- AUTO_REVERSE -------------------------------------------------------------------------------
 
 
@@ -212,14 +263,59 @@ async def test_a_success_that_is_written_before_the_wish_of_who_heard_of_a_doubt
         monkeypatch.setattr(house.journal, "change", takes_the_outcome_first)
         gate.go.set()
         error = await failure(caller)
+        waiting = house.booking_task(**AUTO)
+        await asyncio.sleep(0.05)
         is_full = False
         await settled.wait()
         await house.becomes(State.REVERSED)
         moves = await house.moves()
+        repeats = [await failure(waiting), await house.fails(**AUTO)]
 
         assert (error.reason, error.fate) == (Reason.BOOKING_IN_PROGRESS, Fate.UNKNOWN)
         assert State.SUCCEEDED in moves, "it had been written before the wish could be"
         assert vendor.standing == []
+        assert [it.fate for it in repeats] == [Fate.NOT_EXECUTED] * 2, "nobody was ever told OK"
+
+
+async def test_a_caller_who_is_cut_off_while_its_wish_is_noted_is_undone_all_the_same(
+    place: Place,
+) -> None:
+    """A read of the journal takes longer than what is left of the caller's time."""
+    gate = Gate()
+    vendor = a_vendor(gate)
+    async with a_house(place, vendor, QUICK) as house:
+        caller = house.booking_task(within_s=0.6, **AUTO)
+        await gate.arrived.wait()
+        is_noting = asyncio.Event()
+
+        async def is_slow() -> None:
+            is_noting.set()
+            await asyncio.sleep(30)
+
+        house.journal.before_find = is_slow
+        await is_noting.wait()
+        caller.cancel()
+        await asyncio.gather(caller, return_exceptions=True)
+        house.journal.before_find = None
+        gate.go.set()
+        await house.becomes(State.REVERSED)
+
+        assert vendor.standing == []
+
+
+async def test_a_known_booking_is_answered_although_its_undo_could_not_be_promised_any_more(
+    place: Place,
+) -> None:
+    vendor = a_vendor()
+    async with a_house(place, vendor, QUICK) as house:
+        first = await house.book(**AUTO)
+        house.link.proven.clear()
+        again = await house.book(**AUTO)
+        error = await house.fails("sale-0002", **AUTO)
+
+        assert again.is_replayed and again.body == first.body
+        assert (error.reason, error.fate) == (Reason.CAPABILITY_NOT_SUPPORTED, Fate.NOT_EXECUTED)
+        assert len(vendor.sends) == 1
 
 
 # --- CancelBooking ------------------------------------------------------------------------------

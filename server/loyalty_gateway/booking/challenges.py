@@ -245,9 +245,13 @@ class Challenges:
         return flight
 
     async def _fly(self, flight: _Flight, wish: _Wish) -> ChallengeIssued:
-        opened = await self._journal.open_challenge(wish.challenge)
-        if not opened.is_new:
-            return self._tell(wish, await self._await_others(wish, opened.challenge))
+        while not (opened := await self._journal.open_challenge(wish.challenge)).is_new:
+            known = await self._await_others(wish, opened.challenge)
+            is_over = known.expire_time <= self._journal.now()
+            if known.state is not ChallengeState.FAILED or not is_over:
+                return self._tell(wish, known)
+            # Whoever had it has sent nothing, and whoever repeats it may: this is a repeat.
+            wish = self._wish(wish.call)
         if not flight.waiting:
             # The journal was slow and the caller has gone: nobody waits for a code.
             await self._settle(self._unsent(wish, StatusRow(Reason.DEADLINE_TOO_SHORT)))

@@ -1,5 +1,6 @@
 """Ends a booking by somebody's wish: the caller's cancellation, or an operator's finding."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -47,6 +48,7 @@ class Closing:
         self._watchers = watchers
         self._limits = limits
         self._policy = policy
+        self._moving: set[asyncio.Task[Booking]] = set()
 
     async def find(self, tenant: str, key: BookingKey) -> Booking | None:
         """The booking with this id or request_id, or None."""
@@ -158,7 +160,12 @@ class Closing:
             )
         note = redact(f"{decision.reason} (evidence: {decision.evidence})")
         after = await self._resolved(known, decision)
-        settled = await self._moves.move(self._moves.wish(known, after, f"operator {actor}", note))
+        wish = self._moves.wish(known, after, f"operator {actor}", note)
+        # Whole, however soon the operator's time is over: what an undo belongs to follows it.
+        moving = asyncio.create_task(self._moves.move(wish))
+        self._moving.add(moving)
+        moving.add_done_callback(self._moving.discard)
+        settled = await asyncio.shield(moving)
         if settled.epoch != after.epoch or settled.state is not after.state:
             raise _not_resolvable(settled, f"it has moved to {settled.state} meanwhile")
         return settled
@@ -183,7 +190,13 @@ class Closing:
         booked = replace(ended, reason=None, applied=applied)
         if await self._journal.taken_by_others(known, known.references[:1]):
             # What the vendor told of it is another booking's, which alone may be undone by it.
-            booked = replace(_untold(booked), references=())
+            booked = replace(
+                _untold(booked),
+                applied=None if order.may_take_part else order.asked,
+                references=(),
+                balances_after=(),
+                receipt_lines=(),
+            )
         booked = replace(booked, references=(*booked.references, evidence))
         if known.cancel_requested and await self._may_undo(known):
             # Its caller gave it up, so it must not stand.

@@ -114,6 +114,7 @@ class Drafts:
         if call.proof_token:
             order, refusal = self._with_proof(call, link, order)
         self._check(call, link, offer, order)
+        refusal = refusal or _refusal_to_reverse(call, link, offer, order)
         if original is not None:
             refusal = refusal or _refusal(original, link, call)
         booking = self._born(call.tenant, call.request_id, link, offer, order, original)
@@ -236,15 +237,6 @@ class Drafts:
     def _check(self, call: BookingCall, link: Link, offer: Offer, order: Order) -> None:
         """The request itself, against what the connection can do; nothing durable is asked."""
         where = at(link)
-        is_reversed = call.in_doubt_policy is InDoubtPolicy.AUTO_REVERSE
-        if is_reversed and not link.may_auto_reverse(offer, order):
-            raise LoyaltyError(
-                Reason.CAPABILITY_NOT_SUPPORTED,
-                f"A doubt about {call.operation} cannot be undone by a machine at this vendor, so"
-                " AUTO_REVERSE cannot be kept; use RESOLVE.",
-                field="options.in_doubt_policy",
-                **where,
-            )
         purchase = call.purchase.amount if call.purchase else None
         fields = (
             ("amount", call.asked),
@@ -363,6 +355,23 @@ def _in_vendors_unit(asked: Amount | None, link: Link) -> Amount | None:
             **at(link),
         )
     return replace(asked, unit=unit)
+
+
+def _refusal_to_reverse(
+    call: BookingCall, link: Link, offer: Offer, order: Order
+) -> LoyaltyError | None:
+    """Why AUTO_REVERSE cannot be kept, or None. The promises that it rests on may have changed
+    since a booking of that name was made."""
+    is_reversed = call.in_doubt_policy is InDoubtPolicy.AUTO_REVERSE
+    if not is_reversed or link.may_auto_reverse(offer, order):
+        return None
+    return LoyaltyError(
+        Reason.CAPABILITY_NOT_SUPPORTED,
+        f"A doubt about {call.operation} cannot be undone by a machine at this vendor, so"
+        " AUTO_REVERSE cannot be kept; use RESOLVE.",
+        field="options.in_doubt_policy",
+        **at(link),
+    )
 
 
 def _refusal(original: Booking, link: Link, call: BookingCall) -> LoyaltyError | None:

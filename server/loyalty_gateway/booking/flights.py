@@ -103,7 +103,7 @@ class Flights:
             flight = self._flights.get((call.tenant, call.request_id))
             others = flight.waiting if flight else 0
             if not others:
-                self._keep(self._moves.keep_giving_up(draft.booking, "the caller has gone"))
+                self._give_up_later(draft.booking, "the caller has gone")
             raise
 
     async def _give_up(self, asked: Booking) -> Booking | None:
@@ -113,11 +113,17 @@ class Flights:
             return await self._moves.give_up(asked, "AUTO_REVERSE")
         except LoyaltyError as error:
             log.warning("The undo of a doubt could not be noted yet: %s", error.message)
-            flight = self._flights.get((asked.tenant, asked.request_id))
-            if flight is not None and flight.fingerprint == asked.fingerprint:
-                flight.is_given_up = True
-            self._keep(self._moves.keep_giving_up(asked, "AUTO_REVERSE"))
+            self._give_up_later(asked, "AUTO_REVERSE")
             return None
+        except asyncio.CancelledError:
+            self._give_up_later(asked, "AUTO_REVERSE")
+            raise
+
+    def _give_up_later(self, asked: Booking, why: str) -> None:
+        flight = self._flights.get((asked.tenant, asked.request_id))
+        if flight is not None and flight.fingerprint == asked.fingerprint:
+            flight.is_given_up = True
+        self._keep(self._moves.keep_giving_up(asked, why))
 
     async def _book(self, call: BookingCall, draft: Draft) -> Answer:
         booking = draft.booking
@@ -145,6 +151,8 @@ class Flights:
                 metrics.admission_rejected(refusal.reason.value)
             refusal = refusal or draft.refusal
             if refusal is not None:
+                if known is not None:
+                    self._same_request(known, booking)
                 raise refused(refusal, call, known)
             flight = self._launch(key, call, draft, known)
         landed = await self._wait(flight, booking, call.deadline)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from loyalty_gateway import failpoints
 from loyalty_gateway.booking.cancelling import cancelled
@@ -82,6 +82,7 @@ class Moves:
     async def move(self, change: Change) -> Booking:
         """Writes a change, for as long as that may help, and tells everybody who waits."""
         loop = asyncio.get_running_loop()
+        began = self._journal.now()
         give_up = loop.time() + self._limits.settle_retry_s
         while True:
             try:
@@ -121,14 +122,17 @@ class Moves:
             )
         if undoes(after) and is_live(change.before) and not is_live(after):
             # First, so that whoever hears of an undo finds its original where it belongs.
-            await self._follow(after)
+            await self._follow(after, began)
         self._watchers.tell(after.booking_id)
         if after.next_attempt_time is not None:
             self._watchers.due(after.next_attempt_time)
         return after
 
-    async def _follow(self, undo: Booking) -> None:
-        """An undo has ended, and with it what it was to undo; else recovery finds it later."""
+    async def _follow(self, undo: Booking, began: datetime) -> None:
+        """An undo has ended, and with it what it was to undo; else recovery finds it later.
+
+        What was begun to be undone once more since `began`, elsewhere, follows that undo.
+        """
         failpoints.hit("undo-settled")
         try:
             for _ in range(_TOGETHER_MAX):
@@ -138,7 +142,9 @@ class Moves:
                 if ended is None:
                     return
                 after, note = ended
-                if after.state is not State.REVERSED and self._is_anothers(original):
+                if after.state is not State.REVERSED and await self._is_undone_anew(
+                    original, began
+                ):
                     return
                 means = self.means_of(original)
                 moved = await self.move(
@@ -150,12 +156,12 @@ class Moves:
         except LoyaltyError as error:
             log.warning("The original of %s has to wait: %s", undo.name, error.message)
 
-    def _is_anothers(self, original: Booking) -> bool:
-        """Whether another replica is at it: it has begun to undo it once more, perhaps, and what
-        is known here of an earlier undo is old."""
-        owner, until = original.owner, original.lease_until
-        is_held = until is not None and until > self._journal.now()
-        return is_held and owner not in ("", self._journal.boot_id)
+    async def _is_undone_anew(self, original: Booking, since: datetime) -> bool:
+        history, _ = await self._journal.story(original.tenant, original.booking_id)
+        return any(
+            it.time > since and it.to_state is State.REVERSING and it.from_state is not it.to_state
+            for it in history
+        )
 
     def wish(self, before: Booking, after: Booking, actor: str, note: str) -> Change:
         """An operator's or a caller's move."""
@@ -220,6 +226,8 @@ class Moves:
         after = cancelled(settled, link, self._journal.now())
         if after is None:
             return settled
+        # Nobody has heard of it yet, and nobody shall.
+        after = replace(after, settle_time=None)
         return await self.move(self.wish(settled, after, "caller", "AUTO_REVERSE"))
 
     async def keep_giving_up(self, asked: Booking, why: str) -> None:

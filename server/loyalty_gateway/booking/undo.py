@@ -142,9 +142,12 @@ def decided(
         if undo.state is State.SUCCEEDED:
             return followed(original, undo, now, policy)
     own = [undo for undo in undos if undo.is_own_undo]
+    last = undos[-1] if undos else None
+    if own and last is not own[-1]:
+        # It stood by somebody's word after its own undo had ended, and was to be undone anew.
+        return stands(original, now), "its undo was not executed"
     if own:
         return followed(original, own[-1], now, policy)
-    last = undos[-1] if undos else None
     if original.cancel_requested and (last is None or last.state is not State.DECLINED):
         return None
     if last is not None:
