@@ -118,6 +118,8 @@ def test_what_a_person_let_stand_stands_after_a_later_undo_that_came_to_nothing(
     later = an_undo(State.RESERVED, booking_id="b-3")
 
     assert state_after(undoing(**GIVEN_UP), left, later) is State.SUCCEEDED
+    found_undone = replace(later, state=State.DECLINED, reason=Reason.ALREADY_REVERSED)
+    assert state_after(undoing(**GIVEN_UP), left, found_undone) is State.REVERSED
 
 
 def test_the_wish_to_be_rid_of_it_outlives_the_callers_own_undo() -> None:

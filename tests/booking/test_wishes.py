@@ -388,3 +388,48 @@ async def test_what_another_replica_undoes_by_now_does_not_follow_an_older_undo(
         assert between.state is State.REVERSING
         assert (await second.get()).state is State.REVERSED
         assert len(vendor.undos) == 1
+
+
+async def test_who_comes_too_late_with_an_undo_leaves_what_a_newer_one_undoes_alone(
+    postgres_dsn: str,
+) -> None:
+    """The replica was frozen at the vendor for longer than its lease, and for another undo."""
+    frozen, newer = Gate(loses_the_request), Gate()
+    vendor = a_vendor(books, frozen, newer)
+    async with two_houses(postgres_dsn, vendor, promises=PROMISES) as (first, second):
+        await first.book()
+        late = asyncio.create_task(first.undo())
+        await frozen.arrived.wait()
+        old, original = await second.get("undo-0001"), await second.get()
+        ended = replace(
+            old,
+            state=State.IN_DOUBT,
+            epoch=old.epoch + 1,
+            owner="",
+            attempt_open=False,
+            lease_until=None,
+        )
+        assert await second.journal.change(Change(old, ended, "recovery"))
+        closed = replace(
+            ended,
+            state=State.NOT_EXECUTED,
+            epoch=ended.epoch + 1,
+            settle_time=second.journal.now(),
+            next_attempt_time=None,
+        )
+        assert await second.journal.change(Change(ended, closed, "recovery"))
+        stands = replace(
+            original, state=State.SUCCEEDED, epoch=original.epoch + 1, owner="", lease_until=None
+        )
+        assert await second.journal.change(Change(original, stands, "undo"))
+        undoing = asyncio.create_task(second.undo("undo-0002"))
+        await newer.arrived.wait()
+        frozen.go.set()
+        await failure(late)
+        between = await second.get()
+        newer.go.set()
+        await undoing
+
+        assert between.state is State.REVERSING
+        assert (await second.get()).state is State.REVERSED
+        assert len(vendor.undos) == 1

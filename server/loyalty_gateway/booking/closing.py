@@ -196,6 +196,7 @@ class Closing:
                 references=(),
                 balances_after=(),
                 receipt_lines=(),
+                created=None,
             )
         booked = replace(booked, references=(*booked.references, evidence))
         if known.cancel_requested and await self._may_undo(known):

@@ -110,7 +110,10 @@ class Flights:
         """Notes that the caller relies on the undo, at once or as soon as the journal can be
         written; the caller's own error stays what it is."""
         try:
-            return await self._moves.give_up(asked, "AUTO_REVERSE")
+            known = await self._moves.give_up(asked, "AUTO_REVERSE")
+            flight = self._flight_of(asked)
+            # Another caller of the same flight relies on the undo, which may come in a moment.
+            return None if flight is not None and flight.is_given_up else known
         except LoyaltyError as error:
             log.warning("The undo of a doubt could not be noted yet: %s", error.message)
             self._give_up_later(asked, "AUTO_REVERSE")
@@ -119,9 +122,13 @@ class Flights:
             self._give_up_later(asked, "AUTO_REVERSE")
             raise
 
-    def _give_up_later(self, asked: Booking, why: str) -> None:
+    def _flight_of(self, asked: Booking) -> Flight | None:
         flight = self._flights.get((asked.tenant, asked.request_id))
-        if flight is not None and flight.fingerprint == asked.fingerprint:
+        return flight if flight and flight.fingerprint == asked.fingerprint else None
+
+    def _give_up_later(self, asked: Booking, why: str) -> None:
+        flight = self._flight_of(asked)
+        if flight is not None:
             flight.is_given_up = True
         self._keep(self._moves.keep_giving_up(asked, why))
 

@@ -99,6 +99,7 @@ class Moves:
                     return change.before
                 await asyncio.sleep(_RETRY_EVERY_S)
         after = change.after
+        is_overtaken = False
         if not has_landed:
             try:
                 found = await self._journal.find(after.tenant, booking_id=after.booking_id)
@@ -111,6 +112,7 @@ class Moves:
                 if is_same_attempt(change.before, found):
                     return found
                 log.log(*_overtaken(change, found))
+                is_overtaken = True
             after = found
         self._count(change.before, after)
         metrics.booking_settled(
@@ -120,8 +122,10 @@ class Moves:
             log.error(
                 "Booking %s needs review: %s", after.name, after.reason or "no machine can find out"
             )
-        if undoes(after) and is_live(change.before) and not is_live(after):
-            # First, so that whoever hears of an undo finds its original where it belongs.
+        has_ended = undoes(after) and is_live(change.before) and not is_live(after)
+        if has_ended and not is_overtaken:
+            # First, so that whoever hears of an undo finds its original where it belongs. Who was
+            # faster has seen to that, and a further undo may have begun since.
             await self._follow(after, began)
         self._watchers.tell(after.booking_id)
         if after.next_attempt_time is not None:
@@ -226,7 +230,7 @@ class Moves:
         after = cancelled(settled, link, self._journal.now())
         if after is None:
             return settled
-        # Nobody has heard of it yet, and nobody shall.
+        # Nobody of this process has heard of it yet, and nobody shall.
         after = replace(after, settle_time=None)
         return await self.move(self.wish(settled, after, "caller", "AUTO_REVERSE"))
 

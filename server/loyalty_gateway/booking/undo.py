@@ -143,8 +143,10 @@ def decided(
             return followed(original, undo, now, policy)
     own = [undo for undo in undos if undo.is_own_undo]
     last = undos[-1] if undos else None
-    if own and last is not own[-1]:
+    if own and last is not None and last is not own[-1]:
         # It stood by somebody's word after its own undo had ended, and was to be undone anew.
+        if last.state is State.DECLINED:
+            return followed(original, last, now, policy)
         return stands(original, now), "its undo was not executed"
     if own:
         return followed(original, own[-1], now, policy)
