@@ -15,10 +15,12 @@ ROOMS: Final = ("domain", "booking", "journal")
 _LOST_RACE: Final = "another replica moves the row between the reading and the writing of it"
 
 LEFT: Final[Mapping[str, str]] = {
-    "booking/flights.py Flights._give_up": "the attempt ends between the failure of the journal and"
-    " the note about it; the wish is then written by itself, which is tried",
+    "booking/flights.py Flights._give_up_later": "the attempt ends between the failure of the"
+    " journal and the note about it; the wish is then written by itself, which is tried",
     "booking/moves.py Moves._follow": f"{_LOST_RACE}, once or eight times over; what is not"
     " followed here is followed by recovery, which is tried",
+    "booking/moves.py Moves.take_back": "AUTO_REVERSE is accepted only where a machine can undo,"
+    " and what a vendor offers does not change while the process runs",
     "booking/moves.py Moves.end_undo": "the lease of an undo that did not come about ends in the"
     " moment in which it is taken back, and another replica has done so",
     "booking/settling.py Settling.settle": "a settle meets another wish eight times over, and then"
