@@ -71,19 +71,24 @@ class Summary:
     acked: int
     in_doubt: int
     resolved: int
+    resolved_alone: int
+    """Those of them for whose end nobody was asked."""
     resolve_s: tuple[float, ...]
-    """Seconds from the first write to the end of what was in doubt, shortest first."""
+    """Seconds from the first write to the end of what was resolved alone, shortest first."""
     replays: int
     conflicts: int
 
 
 def summarise(
-    told: list[Told], resolved_s: Mapping[str, float], open_ids: Collection[str] = ()
+    told: list[Told],
+    resolved_s: Mapping[str, float],
+    open_ids: Collection[str] = (),
+    helped_ids: Collection[str] = (),
 ) -> Summary:
     """Counts by request; an answer without our word is unknown, as it is for any caller.
 
     By the journal `resolved_s` is how long each booking took, since a caller may ask much later,
-    and `open_ids` are the requests that have no end.
+    and `open_ids` are the requests that have no end; `helped_ids` those whose end took a person.
     """
     doubts: set[str] = set()
     acked: set[str] = set()
@@ -97,12 +102,15 @@ def summarise(
             acked.add(it.key[0])
         if not reply.is_final and not is_other and reply.outcome in ("", "UNKNOWN"):
             doubts.add(it.key[0])
+    resolved = doubts.difference(open_ids)
+    alone = resolved.difference(helped_ids)
     return Summary(
         keys=len({it.key[0] for it in told}),
         acked=len(acked),
         in_doubt=len(doubts),
-        resolved=len(doubts.difference(open_ids)),
-        resolve_s=tuple(sorted(resolved_s[it] for it in doubts if it in resolved_s)),
+        resolved=len(resolved),
+        resolved_alone=len(alone),
+        resolve_s=tuple(sorted(resolved_s[it] for it in alone if it in resolved_s)),
         replays=replays,
         conflicts=conflicts,
     )

@@ -156,7 +156,9 @@ class Lane:
             if row.request_id in mine and row.method and row.state in ("SUCCEEDED", "REVERSED"):
                 self.report.methods[f"{row.connection} {row.method}"] += 1
         open_ids = {row.request_id for row in rows if row.state in OPEN_STATES}
-        result.summary = summarise(self.history.told[first:], resolved_s, open_ids)
+        result.summary = summarise(
+            self.history.told[first:], resolved_s, open_ids, self.operator.helped
+        )
         new_reviews = self.operator.reviews - reviews
         result.needs_review = new_reviews.total()
         self.report.reviews += new_reviews

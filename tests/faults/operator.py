@@ -49,6 +49,8 @@ class Operator:
     needless: dict[Review, str] = field(default_factory=dict)
     """A request_id for each reason that is none."""
     problems: list[str] = field(default_factory=list)
+    helped: set[str] = field(default_factory=set)
+    """The request_ids whose end took a decision: on the booking itself, or on its undo."""
     _seen_s: dict[str, float] = field(default_factory=dict)
 
     async def work(self, is_over: Callable[[], bool], *, every_s: float) -> None:
@@ -94,6 +96,10 @@ class Operator:
             if reply.is_ok:
                 decided += 1
                 row = case.row
+                self.helped.add(row.request_id)
+                self.helped |= {
+                    it.row.request_id for it in everything if it.row.name == row.original
+                }
                 # What can only be undone rests on its undo, whose own doubt may be a person's.
                 undos = {undo.row.mode for undo in everything.undos_of(row)}
                 mode = "MANUAL" if row.mode == "REVERSE" and "MANUAL" in undos else row.mode

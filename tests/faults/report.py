@@ -20,7 +20,7 @@ RUNS_KEPT: Final = 3
 KEYS_TO_COUNT: Final = 50
 TERMINAL_STATES: Final = ("SUCCEEDED", "DECLINED", "NOT_EXECUTED")
 HEADINGS: Final = (
-    *("cell", "kills", "keys", "acked", "in doubt", "resolved", "review"),
+    *("cell", "kills", "keys", "acked", "in doubt", "resolved", "alone", "review"),
     *("p50 s", "p95 s", "takeovers", "slowest s", "violations"),
 )
 
@@ -143,6 +143,7 @@ class Report:
                 acked=sum(it.acked for it in parts),
                 in_doubt=sum(it.in_doubt for it in parts),
                 resolved=sum(it.resolved for it in parts),
+                resolved_alone=sum(it.resolved_alone for it in parts),
                 resolve_s=tuple(sorted(s for it in parts for s in it.resolve_s)),
                 replays=sum(it.replays for it in parts),
                 conflicts=sum(it.conflicts for it in parts),
@@ -197,6 +198,7 @@ def _counts(result: Result) -> dict[str, Any]:
         "acked": summary.acked,
         "in_doubt": summary.in_doubt,
         "resolved": summary.resolved,
+        "resolved_alone": summary.resolved_alone,
         "needs_review": result.needs_review,
         "p50_s": p50_s and round(p50_s, 2),
         "p95_s": p95_s and round(p95_s, 2),
@@ -210,7 +212,7 @@ def _row(result: Result) -> tuple[str, ...]:
     return (
         result.cell,
         *map(str, (result.kills, summary.keys, summary.acked, summary.in_doubt)),
-        *map(str, (summary.resolved, result.needs_review)),
+        *map(str, (summary.resolved, summary.resolved_alone, result.needs_review)),
         _seconds(percentile(summary.resolve_s, 0.5)),
         _seconds(percentile(summary.resolve_s, 0.95)),
         str(len(result.takeovers_s) or "-"),

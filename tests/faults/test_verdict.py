@@ -64,13 +64,21 @@ def test_a_doubt_counts_as_resolved_when_the_journal_knows_its_end() -> None:
     summary = summarise(told(SILENCE, refusal("UNKNOWN"), OK), {REQUEST.request_id: 1.5})
 
     assert (summary.keys, summary.acked, summary.in_doubt, summary.resolved) == (1, 1, 1, 1)
-    assert summary.resolve_s == (1.5,)
+    assert (summary.resolved_alone, summary.resolve_s) == (1, (1.5,))
+
+
+def test_a_doubt_that_a_person_ended_says_nothing_of_the_machines_time() -> None:
+    ids = {REQUEST.request_id}
+    summary = summarise(told(SILENCE, OK), {REQUEST.request_id: 1.5}, helped_ids=ids)
+
+    assert (summary.resolved, summary.resolved_alone, summary.resolve_s) == (1, 0, ())
 
 
 def test_a_doubt_without_an_end_is_not_resolved() -> None:
     summary = summarise(told(SILENCE), {}, {REQUEST.request_id})
 
     assert (summary.in_doubt, summary.resolved, summary.resolve_s) == (1, 0, ())
+    assert summary.resolved_alone == 0
 
 
 def test_a_percentile_of_nothing_is_nothing() -> None:
