@@ -19,6 +19,7 @@ from tests.e2e.checker import Violation, World, violations
 from tests.e2e.journal import Row, read_journal
 from tests.e2e.vendor import Vendor
 from tests.faults.history import History, Told
+from tests.faults.words import never_stood, turned_away, undid_another
 
 _STATE_PREFIX: Final = "BOOKING_STATE_"
 STORIES_MAX: Final = 6
@@ -65,6 +66,9 @@ async def find_violations(fleet: Judged, history: History) -> tuple[list[Violati
         *violations(world),
         *changes_of_mind(history.told),
         *bugs_told(history.told),
+        *never_stood(world),
+        *undid_another(world),
+        *turned_away(history.told),
         *[it async for it in _own_words(caller, history.told, world.rows)],
     ]
     for name, vendor in fleet.vendors.items():

@@ -18,7 +18,7 @@ from tests.faults.trades import TRADES
 ACKED_SHARE_MIN: Final = 0.3
 RUNS_KEPT: Final = 3
 KEYS_TO_COUNT: Final = 50
-TERMINAL_STATES: Final = ("SUCCEEDED", "DECLINED", "NOT_EXECUTED")
+TERMINAL_STATES: Final = ("SUCCEEDED", "DECLINED", "NOT_EXECUTED", "REVERSED")
 HEADINGS: Final = (
     *("cell", "kills", "keys", "acked", "in doubt", "resolved", "alone", "review"),
     *("p50 s", "p95 s", "takeovers", "slowest s", "violations"),
@@ -105,7 +105,7 @@ class Report:
         for what, count in (
             ("conflicts", sum(result.summary.conflicts for result in self.results)),
             ("replays", sum(result.summary.replays for result in self.results)),
-            ("cancels", self.cancels.total()),
+            ("cancels", self.cancels["OK"]),
         ):
             if count < keys / 100:
                 missed.append(f"{count} {what} in {keys} keys, less than one in a hundred")
