@@ -13,8 +13,9 @@ INVARIANTS: Final = (
     ),
     Invariant(
         "I2",
-        "every OK has exactly one effect, of that amount on that account, and names its number",
-        ("tests.e2e.checker._wrong_with_ok",),
+        "every OK has exactly one effect, of that amount on that account, names its number, and"
+        " stood in the journal",
+        ("tests.e2e.checker._wrong_with_ok", "tests.faults.words.never_stood"),
     ),
     Invariant(
         "I3",
@@ -42,8 +43,9 @@ INVARIANTS: Final = (
     ),
     Invariant(
         "I7",
-        "a final answer is repeated to the byte: code, body, details",
-        ("tests.e2e.checker._answers",),
+        "a final answer is repeated to the byte: code, body, details; an OK that was told before"
+        " says so, and nobody who knows an end is turned away later",
+        ("tests.e2e.checker._answers", "tests.faults.words.turned_away"),
     ),
     Invariant(
         "I8",
@@ -52,8 +54,8 @@ INVARIANTS: Final = (
     ),
     Invariant(
         "I9",
-        "what was undone was undone once, by a booking that says so",
-        ("tests.e2e.checker._undone",),
+        "what was undone is what was named, undone once, by a booking that says so",
+        ("tests.e2e.checker._undone", "tests.faults.words.undid_another"),
     ),
     Invariant(
         "I10",
@@ -62,6 +64,7 @@ INVARIANTS: Final = (
             "tests.e2e.checker._rows",
             "tests.faults.load.come_to_rest",
             "tests.faults.operator.is_allowed",
+            "tests.faults.lane._is_a_persons",
         ),
     ),
     Invariant(
