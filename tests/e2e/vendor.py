@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import aiohttp
@@ -26,6 +27,8 @@ class Effect:
     """The number of the entry that this one undoes."""
     detail: Mapping[str, Any] = field(default_factory=dict)
     connection: str = "cashassist"
+    time_s: float = 0.0
+    """When it was booked, by the clock of the machine."""
 
     @property
     def transaction_id(self) -> str:
@@ -92,6 +95,7 @@ class Vendor:
                 reverses=row["reverses"],
                 detail=row["detail"] or {},
                 connection=self.connection,
+                time_s=datetime.fromisoformat(row["time"]).timestamp(),
             )
             for row in ledger["effects"]
         ]

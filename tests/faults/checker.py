@@ -19,7 +19,7 @@ from tests.e2e.checker import Violation, World, violations
 from tests.e2e.journal import Row, read_journal
 from tests.e2e.vendor import Vendor
 from tests.faults.history import History, Told
-from tests.faults.words import never_stood, turned_away, undid_another
+from tests.faults.words import denied, never_stood, turned_away, undid_another
 
 _STATE_PREFIX: Final = "BOOKING_STATE_"
 STORIES_MAX: Final = 6
@@ -68,6 +68,7 @@ async def find_violations(fleet: Judged, history: History) -> tuple[list[Violati
         *bugs_told(history.told),
         *never_stood(world),
         *undid_another(world),
+        *denied(world, history.told),
         *turned_away(history.told),
         *[it async for it in _own_words(caller, history.told, world.rows)],
     ]

@@ -1,5 +1,6 @@
 """The judge of words: what it must find in what callers were told, and what it must let pass."""
 
+import time
 from dataclasses import replace
 
 import grpc
@@ -8,8 +9,9 @@ import pytest
 from loyalty.v1 import balance_pb2, types_pb2
 from tests.e2e.caller import Reply
 from tests.e2e.test_checker import sound_world
+from tests.faults.history import Told
 from tests.faults.test_verdict import OK, SILENCE, refusal, told
-from tests.faults.words import never_stood, turned_away, undid_another
+from tests.faults.words import denied, never_stood, turned_away, undid_another
 
 REPLAYED = Reply(grpc.StatusCode.OK, trailers={"loyalty-replayed": "true"})
 TURNED_AWAY = Reply(grpc.StatusCode.UNIMPLEMENTED)
@@ -41,6 +43,22 @@ def test_an_undo_of_another_booking_than_was_named_is_found() -> None:
     assert list(undid_another(world)) == []
     [found] = undid_another(replace(world, rows=rows))
     assert (found.invariant, found.request_id) == ("I9", undo.request_id)
+
+
+def test_what_was_booked_and_is_told_as_not_booked_so_far_is_found() -> None:
+    world = sound_world()
+    first = world.heard[0]
+    early = replace(world.effects[0], time_s=1_000.0)
+    booked = replace(world, effects=[early, *world.effects[1:]])
+    now_s = time.monotonic()
+    asked = Told(replace(first, reply=refusal("NOT_EXECUTED")), now_s, now_s + 1)
+    before = replace(booked, effects=[replace(early, time_s=time.time()), *world.effects[1:]])
+    final = replace(asked, heard=replace(first, reply=refusal("NOT_EXECUTED", is_final=True)))
+
+    [found] = denied(booked, [asked])
+    assert (found.invariant, found.request_id) == ("I4", first.request.request_id)
+    assert list(denied(before, [asked])) == [], "it was booked while it was asked for"
+    assert list(denied(booked, [final])) == [], "which is judged elsewhere"
 
 
 @pytest.mark.parametrize("first", [OK, refusal("NOT_EXECUTED", is_final=True)])

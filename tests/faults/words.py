@@ -1,11 +1,17 @@
 """Holds what callers were told against what it rests on, and against what they were told before."""
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from tests.e2e.checker import Violation, World
 from tests.faults.history import Told
 from tests.faults.load import REFUSED_AT_THE_DOOR
+
+_EPOCH_S: Final = time.time() - time.monotonic()
+"""What the clock of the callers is behind the one of the vendors' books."""
+_AT_ONCE_S: Final = 0.05
 
 
 def never_stood(world: World) -> Iterator[Violation]:
@@ -30,6 +36,20 @@ def undid_another(world: World) -> Iterator[Violation]:
         if original != case.wanted.original:
             text = f"{case.row.request_id} was for {case.wanted.original} and is of {original}"
             yield Violation("I9", text, case.row.request_id)
+
+
+def denied(world: World, told: Sequence[Told]) -> Iterator[Violation]:
+    """I4: nothing that the vendor had booked before somebody asked is told as not booked so far."""
+    cases = world.cases()
+    for it in told:
+        reply = it.heard.reply
+        if reply.outcome != "NOT_EXECUTED" or reply.is_final:
+            continue
+        case = cases.find(*it.key)
+        effects = case.effects if case is not None and not case.row.is_undo else ()
+        if any(0 < effect.time_s < it.began_s + _EPOCH_S - _AT_ONCE_S for effect in effects):
+            text = f"{it.key[0]} was booked, and {reply} was told of it"
+            yield Violation("I4", text, it.key[0])
 
 
 def turned_away(told: Sequence[Told]) -> Iterator[Violation]:
