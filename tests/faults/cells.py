@@ -68,6 +68,7 @@ async def points(lane: Lane) -> None:
         passed = ", ".join(dict.fromkeys(name for name, _ in shared))
         with_whom = f" {shared[0][1][0].connection}" if lane.is_full and len(shared) == 1 else ""
         async with lane.cell(f"kill at {passed}{with_whom}") as result:
+            result.is_of_doubts = True
             callers = [
                 caller
                 for name, trades in shared

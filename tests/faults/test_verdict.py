@@ -9,8 +9,8 @@ from loyalty_gateway.sandbox.faults import FAULTS
 from tests.e2e.caller import Reply, top_up
 from tests.e2e.checker import Heard
 from tests.faults.checker import bugs_told, changes_of_mind
-from tests.faults.history import Told, percentile, summarise
-from tests.faults.report import TERMINAL_STATES, Floors, Report, Result
+from tests.faults.history import Summary, Told, percentile, summarise
+from tests.faults.report import KEYS_TO_COUNT, TERMINAL_STATES, Floors, Report, Result
 from tests.faults.trades import TRADES
 
 REQUEST = top_up(100)
@@ -136,6 +136,18 @@ def test_a_cell_of_a_few_doubts_that_had_its_kill_needs_no_ok() -> None:
     report.results.append(Result(cell="two", kills=1, summary=summary))
 
     assert report.floors_missed(NO_FLOORS, is_whole=False) == []
+
+
+def test_a_cell_that_is_of_doubts_needs_its_kill_and_no_share_of_oks() -> None:
+    report = full_report()
+    doubts = Summary(60, 1, 59, 59, 59, (), 0, 0)
+    report.results.append(Result(cell="two", kills=1, is_of_doubts=True, summary=doubts))
+    assert report.results[-1].summary.keys >= KEYS_TO_COUNT
+
+    # All of it together is judged as ever.
+    assert report.floors_missed(NO_FLOORS, is_whole=False) == ["all: 2 of 61 keys acked"]
+    report.results[-1].is_of_doubts = False
+    assert "two: 1 of 60 keys acked" in report.floors_missed(NO_FLOORS, is_whole=False)
 
 
 def test_what_broke_is_a_violation() -> None:

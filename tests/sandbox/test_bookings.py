@@ -242,6 +242,19 @@ class TestChaos:
         toy.stage.settings = ToySettings(chaos=Chaos(8, 0.3, faults))
         assert await self._fired(toy, book, tickets) != first
 
+    @pytest.mark.parametrize("fault", [None, "lost-before"])
+    async def test_only_a_first_attempt_is_refused_as_a_repeat_by_chance(
+        self, toy: ToyPlayer, book: Book_, fault: str | None
+    ) -> None:
+        """A later one would hear that the one before was booked, which it was not."""
+        toy.stage.settings = ToySettings(chaos=Chaos(7, 1.0, ("refused-first",)))
+        if fault:
+            await lose(book, body(ticket="first"), fault)
+        else:
+            assert await book(body(ticket="first")) == (409, {"code": "TOY-9"})
+        assert booked(toy) == []
+        assert (await book(body(ticket="first")))[0] == 200
+
     def test_a_ratio_of_nothing_and_of_all(self) -> None:
         names = tuple(FAULT_BY_NAME)
         attempts = [("debit", "key", number) for number in range(100)]

@@ -261,10 +261,14 @@ def _drawn(player: Player, operation: str, key: str, booking: Booking | None) ->
         return None
     player.stage.attempts[operation, key] += 1
     number = player.stage.attempts[operation, key]
+    is_first = number == 1 and not player.ledger.has_fired(key)
     names = tuple(
         name
         for name, fault in FAULT_BY_NAME.items()
-        if (chaos.faults is None or name in chaos.faults) and can_play(player, fault, booking)
+        if (chaos.faults is None or name in chaos.faults)
+        and can_play(player, fault, booking)
+        # A later attempt would be told that the one before was booked, and it may not have been.
+        and (is_first or fault.kind != "refused-first")
     )
     name = draw(chaos.seed, chaos.ratio, names, operation, key, number)
     return FAULT_BY_NAME[name] if name is not None else None
