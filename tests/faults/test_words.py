@@ -74,5 +74,11 @@ def test_an_ok_that_is_told_twice_as_if_it_were_new_is_found() -> None:
     assert found.invariant == "I7"
 
 
+def test_what_was_cancelled_before_it_came_may_be_turned_away() -> None:
+    tombstone = refusal("NOT_EXECUTED", is_final=True, reason="CANCELLED_BEFORE_ARRIVAL")
+
+    assert list(turned_away(told(tombstone, TURNED_AWAY))) == []
+
+
 def test_who_was_never_told_an_end_may_be_turned_away() -> None:
     assert list(turned_away(told(SILENCE, refusal("UNKNOWN"), TURNED_AWAY, OK, REPLAYED))) == []

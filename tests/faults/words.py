@@ -60,7 +60,9 @@ def turned_away(told: Sequence[Told]) -> Iterator[Violation]:
     for it in told:
         answers[it.key].append(it)
     for (request_id, _, _), calls in answers.items():
-        finals = [it.ended_s for it in calls if it.heard.reply.is_final]
+        # What was cancelled before it came may be found to ask for nonsense when it does.
+        ends = [it for it in calls if it.heard.reply.reason != "CANCELLED_BEFORE_ARRIVAL"]
+        finals = [it.ended_s for it in ends if it.heard.reply.is_final]
         goods = [it.ended_s for it in calls if it.heard.reply.is_ok]
         for it in calls:
             reply = it.heard.reply
