@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from loyalty_gateway.booking.connections import NO_OTHER_CHANNEL_BOOKS
-from loyalty_gateway.domain.booking import State
+from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.domain.operations import Operation, Reference
 from loyalty_gateway.journal.writer import Change, unavailable
 from loyalty_gateway.providers.port import Executed, Offer, Send
-from tests.booking.house import QUICK, failure, until
+from tests.booking.house import QUICK, House, failure, until
 from tests.booking.test_recovery import BOOKED, NOT_BOOKED, resolve
 from tests.booking.test_replicas import two_houses
 from tests.booking.test_undo import (
@@ -132,15 +132,20 @@ async def test_what_the_gateway_has_given_up_undoing_is_a_persons_to_decide(plac
         assert len(vendor.standing) == 1
 
 
+async def undo_of_a_persons(house: House) -> Booking:
+    """Books, cancels, and waits until the undo that comes of it needs a person."""
+    await house.book()
+    await house.cancel()
+    await until(lambda: len(house.vendor.sends) == 2)
+    undo = await own_undo(house)
+    assert undo is not None
+    return await house.becomes(State.NEEDS_REVIEW, request_id=undo.request_id)
+
+
 async def test_what_a_person_says_of_an_undo_is_not_asked_once_more(place: Place) -> None:
     vendor = a_vendor(books, contradicts)
     async with a_house(place, vendor, QUICK) as house:
-        await house.book()
-        await house.cancel()
-        await until(lambda: len(vendor.sends) == 2)
-        undo = await own_undo(house)
-        assert undo is not None
-        await house.becomes(State.NEEDS_REVIEW, request_id=undo.request_id)
+        undo = await undo_of_a_persons(house)
         await resolve(house, NOT_BOOKED, request_id=undo.request_id)
 
         assert (await house.get()).state is State.SUCCEEDED
@@ -152,12 +157,7 @@ async def test_a_person_who_is_cut_off_is_followed_all_the_same(
     """The commit of his word is slower than his client is patient."""
     vendor = a_vendor(books, contradicts)
     async with a_house(place, vendor, QUICK) as house:
-        await house.book()
-        await house.cancel()
-        await until(lambda: len(vendor.sends) == 2)
-        undo = await own_undo(house)
-        assert undo is not None
-        await house.becomes(State.NEEDS_REVIEW, request_id=undo.request_id)
+        undo = await undo_of_a_persons(house)
         is_written = asyncio.Event()
         writes = house.journal.change
 
