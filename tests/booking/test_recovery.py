@@ -854,11 +854,40 @@ async def test_repeats_do_not_make_recovery_work_on_more_at_a_time(place: Place)
         ids = [f"sale-{number:04}" for number in range(3)]
         for request_id in ids:
             await doubt(house, request_id)
-        await asyncio.gather(*(house.fails(request_id, within_s=0.5) for request_id in ids))
-        running = vendor.running
+        await asyncio.gather(*(house.fails(request_id, within_s=1.5) for request_id in ids))
+        await gate.arrived.wait()
+        running, busy = vendor.running, len(house.engine._recovery._busy)
         gate.go.set()
 
-    assert running == 1
+    assert (running, busy) == (1, 1)
+
+
+async def test_repeats_while_the_loop_looks_do_not_either(place: Place) -> None:
+    gate = Gate()
+    vendor = FakeVendor(*[loses_the_answer] * 3, otherwise=gate)
+    async with open_house(place, vendor, parallel_max=1) as house:
+        ids = [f"sale-{number:04}" for number in range(3)]
+        for request_id in ids:
+            await doubt(house, request_id)
+        may_look, is_looking = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            is_looking.set()
+            await may_look.wait()
+
+        house.journal.before_due = hold
+        house.engine._recovery._wake.set()
+        await is_looking.wait()
+        await asyncio.gather(*(house.fails(request_id, within_s=1.5) for request_id in ids))
+        put_off = set(house.engine._recovery._put_off)
+        house.journal.before_due = None
+        may_look.set()
+        await gate.arrived.wait()
+        running, busy = vendor.running, len(house.engine._recovery._busy)
+        gate.go.set()
+
+    assert len(put_off) == 3
+    assert (running, busy) == (1, 1)
 
 
 async def test_stopping_waits_for_a_step_that_was_sent(place: Place) -> None:

@@ -208,6 +208,20 @@ async def test_a_journal_that_is_silent_from_the_first_is_refused(proxy: Proxy) 
         await journal.stop()
 
 
+async def test_a_journal_that_is_slow_at_the_first_is_waited_for(proxy: Proxy) -> None:
+    proxy.is_dark = True
+    journal = Journal(store_behind(proxy), "boot-1")
+    async with asyncio.timeout(LIMIT_S):
+        starting = asyncio.create_task(journal.start(CHECK))
+        await asyncio.sleep(2.5)
+        is_waiting = not starting.done()  # One try lasts 2 s.
+        proxy.is_dark = False
+        await starting
+        await journal.stop()
+
+    assert is_waiting
+
+
 async def test_a_journal_that_falls_silent_once_it_was_checked_is_refused(proxy: Proxy) -> None:
     store = store_behind(proxy)
     await asyncio.to_thread(store.start, CHECK)

@@ -163,9 +163,11 @@ class Recovery:
         finally:
             self._is_claiming = False
             # What was claimed comes first: it has a newer epoch than what a kick had read.
+            for booking in claimed:
+                self._launch(booking)
             kicked, self._put_off = self._put_off, {}
-            for booking in (*claimed, *kicked.values()):
-                if booking.booking_id not in self._busy:
+            for booking in kicked.values():
+                if booking.booking_id not in self._busy and len(self._busy) < self._parallel_max:
                     self._launch(booking)
         return now
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from psycopg.errors import ConnectionTimeout
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from loyalty_gateway.journal import migrations, schema
@@ -23,6 +24,8 @@ from loyalty_gateway.journal.store import Examination, JournalRefused, Row, Trou
 log = logging.getLogger(__name__)
 
 _CONNECT_S = 2
+# A process that starts beside others on a busy machine is let connect more than once.
+_FIRST_CONNECT_S = 10.0
 _STATEMENT_MS = 5_000
 _LOCK_MS = 2_000
 # The server's limit, and time for its refusal to come back.
@@ -202,6 +205,7 @@ class PostgresStore:
 
     def start(self, salt_check: bytes) -> None:
         try:
+            self._wait_for_line()
             self._migrate()
             with self.engine.connect() as connection:
                 migrations.check_deployment(connection, salt_check)
@@ -212,6 +216,17 @@ class PostgresStore:
                 f" {type(getattr(error, 'orig', None) or error).__name__}. Is it up, and may"
                 " this user connect, create tables and write?"
             ) from error
+
+    def _wait_for_line(self) -> None:
+        """Whoever refuses says so at once; only what says nothing in time is asked again."""
+        ends_s = time.monotonic() + _FIRST_CONNECT_S
+        while True:
+            try:
+                return self.background.connect().close()
+            except OperationalError as error:
+                is_slow = isinstance(error.orig, ConnectionTimeout)
+                if not is_slow or time.monotonic() + _CONNECT_S > ends_s:
+                    raise
 
     def _migrate(self) -> None:
         with self.background.connect() as connection:
