@@ -174,7 +174,7 @@ async def _waits_for_a_person(inside: Inside) -> bool:
 
 
 async def _judge(inside: Inside, history: History, operator: Operator, run: Agreement) -> None:
-    wrong, world = await find_violations(inside, history)
+    wrong, world = await find_violations(inside, history, operator.helped)
     run.wrong = [
         *wrong,
         *(Violation("I10", text) for text in operator.problems),

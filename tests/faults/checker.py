@@ -6,7 +6,7 @@ asks the gateway itself about everything that was ever in doubt.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -19,6 +19,7 @@ from tests.e2e.checker import Violation, World, violations
 from tests.e2e.journal import Row, read_journal
 from tests.e2e.vendor import Vendor
 from tests.faults.history import History, Told
+from tests.faults.wishes import still_stands, unwished
 from tests.faults.words import denied, never_stood, turned_away, undid_another
 
 _STATE_PREFIX: Final = "BOOKING_STATE_"
@@ -58,8 +59,13 @@ async def look(fleet: Judged, history: History) -> World:
     )
 
 
-async def find_violations(fleet: Judged, history: History) -> tuple[list[Violation], World]:
-    """Everything that is wrong now that all is at rest, and the world that it was found in."""
+async def find_violations(
+    fleet: Judged, history: History, helped: Collection[str]
+) -> tuple[list[Violation], World]:
+    """Everything that is wrong now that all is at rest, and the world that it was found in.
+
+    `helped` are the request_ids whose end took a person.
+    """
     world = await look(fleet, history)
     caller = next(it.caller for it in fleet.replicas if it.is_running)
     wrong = [
@@ -70,6 +76,8 @@ async def find_violations(fleet: Judged, history: History) -> tuple[list[Violati
         *undid_another(world),
         *denied(world, history.told),
         *turned_away(history.told),
+        *unwished(world, history),
+        *still_stands(world, history, helped),
         *[it async for it in _own_words(caller, history.told, world.rows)],
     ]
     for name, vendor in fleet.vendors.items():

@@ -37,6 +37,8 @@ class History:
     """Every request whose call was begun, each time."""
     sleepers_used: int = 0
     """How many gift cards were taken to be activated."""
+    cancel_asked: set[str] = field(default_factory=set)
+    """Every request_id that was to be cancelled, whatever was answered."""
     cancels: Counter[str] = field(default_factory=Counter)
     cancelled: list[Cancelled] = field(default_factory=list)
 
@@ -56,6 +58,7 @@ class History:
 
     async def cancel(self, replica: Any, request_id: str) -> Reply:
         request: Message = bookings_pb2.CancelBookingRequest(request_id=request_id)
+        self.cancel_asked.add(request_id)
         reply: Reply = await replica.caller.call(request, timeout_s=5.0)
         self.cancels[reply.reason or reply.code.name] += 1
         if reply.is_ok:

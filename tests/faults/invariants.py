@@ -55,8 +55,13 @@ INVARIANTS: Final = (
     ),
     Invariant(
         "I9",
-        "what was undone is what was named, undone once, by a booking that says so",
-        ("tests.e2e.checker._undone", "tests.faults.words.undid_another"),
+        "what was undone is what was named, undone once, by a booking that says so; and nothing is"
+        " that nobody had wished to be rid of, but what only an undo can settle",
+        (
+            "tests.e2e.checker._undone",
+            "tests.faults.words.undid_another",
+            "tests.faults.wishes.unwished",
+        ),
     ),
     Invariant(
         "I10",
@@ -75,8 +80,13 @@ INVARIANTS: Final = (
     ),
     Invariant(
         "I12",
-        "what was told for good is never contradicted later, nor a cancellation that was answered",
-        ("tests.faults.checker.changes_of_mind", "tests.e2e.checker._cancelled"),
+        "what was told for good is never contradicted later, nor a cancellation that was answered;"
+        " and a doubt that was left to AUTO_REVERSE does not stand",
+        (
+            "tests.faults.checker.changes_of_mind",
+            "tests.e2e.checker._cancelled",
+            "tests.faults.wishes.still_stands",
+        ),
     ),
     Invariant(
         "I13",

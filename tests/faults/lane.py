@@ -140,7 +140,7 @@ class Lane:
         try:
             journal = await self.fleet.journal()
             resolved_s = await asyncio.to_thread(read_resolved, journal)
-            wrong, world = await find_violations(self.fleet, self.history)
+            wrong, world = await find_violations(self.fleet, self.history, self.operator.helped)
             new = [it for it in wrong if str(it) not in self._known_wrong]
             result.violations += map(str, new)
             self._known_wrong.update(map(str, wrong))
