@@ -26,7 +26,7 @@ from loyalty_gateway.domain.operations import (
 )
 from loyalty_gateway.providers.port import Candidate, Finding
 from tests.booking.house import PATIENT, QUICK, TENANT, House, open_house, until
-from tests.booking.test_recovery import resolve
+from tests.booking.stages import resolve
 from tests.booking.vendor import (
     ASKED,
     MATCHED,

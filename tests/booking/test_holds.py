@@ -23,7 +23,7 @@ from tests.booking.house import (
     open_house,
     until,
 )
-from tests.booking.test_recovery import (
+from tests.booking.stages import (
     BOOKED,
     NOT_BOOKED,
     crashed_while_sending,

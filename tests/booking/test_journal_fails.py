@@ -23,10 +23,10 @@ from tests.booking.house import (
     open_house,
     until,
 )
+from tests.booking.stages import crashed_while_sending, doubt, resolve
 from tests.booking.test_races import once_before_a_change
-from tests.booking.test_recovery import crashed_while_sending, doubt, resolve
 from tests.booking.test_replicas import two_houses
-from tests.booking.test_undo import a_house, a_vendor
+from tests.booking.undoing import a_house, a_vendor
 from tests.booking.vendor import (
     RESENT,
     FakeVendor,

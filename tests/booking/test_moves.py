@@ -12,7 +12,7 @@ from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.journal.rows import is_row_of
 from loyalty_gateway.journal.writer import Change, unavailable
 from tests.booking.house import House, open_house, until
-from tests.booking.test_undo import a_house, a_vendor
+from tests.booking.undoing import a_house, a_vendor
 from tests.booking.vendor import Act, FakeVendor, books, limits_the_rate, loses_the_answer, refuses
 from tests.postgres import Place
 

@@ -11,7 +11,7 @@ from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import State
 from loyalty_gateway.domain.errors import Fate, Reason
 from tests.booking.house import CARD, PATIENT, QUICK, TENANT, House, failure, open_house, until
-from tests.booking.test_undo import a_house, a_vendor
+from tests.booking.undoing import a_house, a_vendor
 from tests.booking.vendor import (
     FakeVendor,
     books,

@@ -470,3 +470,24 @@ async def test_what_another_replica_began_to_prove_after_the_wish_is_not_proven_
 
     assert other.proven == proven_anew
     assert [it.name for it in promises if it.value] == [ECHO, RESEND]
+
+
+async def test_a_proof_is_remembered_for_the_target_it_was_made_on(place: Place) -> None:
+    row = PromiseRow(
+        "main",
+        RESEND_IS_SAFE,
+        KEYRING.target_hash(FakeVendor().target),
+        True,
+        datetime(2026, 11, 21, tzinfo=UTC),
+        "seen",
+    )
+    async with open_house(place, promises={}) as house:
+        await house.journal.save_promise(TENANT, row)
+    async with open_house(place, promises={}) as house:
+        known = house.link.promise(RESEND_IS_SAFE)
+    moved = FakeVendor(target="https://vendor.test|credential-2")
+    async with open_house(place, moved, promises={}) as house:
+        unknown = house.link.promise(RESEND_IS_SAFE)
+
+    assert (known.value, known.source) == (True, PromiseSource.PROVEN)
+    assert (unknown.value, unknown.source) == (False, PromiseSource.DEFAULT)

@@ -32,10 +32,10 @@ from tests.booking.house import (
     open_house,
     until,
 )
+from tests.booking.stages import BOOKED, NOT_BOOKED, crashed_while_resending, doubt, resolve
 from tests.booking.test_orders import PREPARES
-from tests.booking.test_recovery import BOOKED, NOT_BOOKED, crashed_while_resending, doubt, resolve
 from tests.booking.test_replicas import two_houses
-from tests.booking.test_undo import AUTO, PROMISES, UNDONE, a_house, a_vendor
+from tests.booking.undoing import AUTO, PROMISES, UNDONE, a_house, a_vendor
 from tests.booking.vendor import (
     ASKED,
     QUERY_ANSWERS,

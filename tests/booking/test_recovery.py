@@ -2,37 +2,38 @@
 
 import asyncio
 import itertools
-import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
-from loyalty_gateway.booking.calls import Decision, PromiseSource
 from loyalty_gateway.booking.limits import Limits
-from loyalty_gateway.domain.booking import AttemptKind, Booking, State
+from loyalty_gateway.domain.booking import AttemptKind, State
 from loyalty_gateway.domain.errors import Fate, Reason
-from loyalty_gateway.domain.operations import Operation
-from loyalty_gateway.journal.journal import PromiseRow
 from loyalty_gateway.journal.sealing import Keyring
-from loyalty_gateway.journal.writer import Change, unavailable
+from loyalty_gateway.journal.writer import Change
 from tests.booking.house import (
     CARD,
-    KEYRING,
     PATIENT,
     QUICK,
     TENANT,
-    House,
-    failure,
-    in_s,
     open_house,
     until,
 )
+from tests.booking.stages import (
+    BRIEF_LEASE,
+    crashed_while_resending,
+    crashed_while_sending,
+    doubt,
+    kicked_to,
+    left_in_doubt,
+    looked_at_after_its_lease,
+    resolve,
+    without_repeats,
+)
 from tests.booking.vendor import (
     RESEND_IS_SAFE,
-    TAKES_PARTS,
     Act,
     FakeVendor,
     Gate,
@@ -46,26 +47,6 @@ from tests.booking.vendor import (
 )
 from tests.journal.rows import set_directly
 from tests.postgres import Place
-
-BRIEF_LEASE = Limits(lease_s=0.3)
-"""A process that died is known to be dead by its lease alone where others may live on."""
-
-BOOKED = Decision(Fate.EXECUTED, "statement line 7", "seen at the vendor")
-NOT_BOOKED = Decision(Fate.NOT_EXECUTED, "statement of the day", "not seen at the vendor")
-
-
-async def resolve(
-    house: House, decision: Decision | None, within_s: float = 10.0, request_id: str = "sale-0001"
-) -> Booking:
-    booking = await house.get(request_id)
-    return await house.engine.resolve(TENANT, booking.booking_id, decision, "anna", in_s(within_s))
-
-
-async def doubt(house: House, request_id: str = "sale-0001") -> Booking:
-    """A booking that its caller left in doubt."""
-    await house.fails(request_id, within_s=0.8)
-    return await house.get(request_id)
-
 
 # --- sending again ----------------------------------------------------------------------------
 
@@ -213,12 +194,6 @@ async def test_a_promise_that_was_lost_meanwhile_stops_recovery(place: Place) ->
     assert len(vendor.sends) == 1
 
 
-async def left_in_doubt(place: Place, act: Act = loses_the_answer) -> None:
-    """A journal that an earlier process left with one booking in doubt."""
-    async with open_house(place, FakeVendor(act), boot_id="boot-0") as house:
-        assert (await doubt(house)).state is State.IN_DOUBT
-
-
 async def test_a_connection_that_is_gone_leaves_its_doubts_to_a_person(place: Place) -> None:
     await left_in_doubt(place)
     vendor = FakeVendor()
@@ -227,12 +202,6 @@ async def test_a_connection_that_is_gone_leaves_its_doubts_to_a_person(place: Pl
 
     assert vendor.sends == []
     assert booking.next_attempt_time is None
-
-
-async def kicked_to(house: House, state: State) -> Booking:
-    """Has the next step taken now, as an operator may, and waits for the state."""
-    await asyncio.gather(resolve(house, None, within_s=1), return_exceptions=True)
-    return await house.becomes(state)
 
 
 async def test_a_doubt_of_another_target_is_not_sent_to_this_one(place: Place) -> None:
@@ -294,24 +263,6 @@ async def test_a_paused_connection_is_left_in_peace_and_its_doubts_wait(place: P
 
 
 # --- a process that died ----------------------------------------------------------------------
-
-
-async def crashed_while_sending(place: Place, then: Act) -> FakeVendor:
-    """A journal whose process died while the vendor had the request; `then` is its effect."""
-    vendor = FakeVendor(Gate())
-    async with open_house(place, vendor, boot_id="boot-0", limits=BRIEF_LEASE) as house:
-        caller = house.booking_task()
-        await until(lambda: vendor.running == 1)
-        if then is loses_the_answer:
-            vendor.execute(vendor.sends[0])
-        await house.stop(0)
-        await asyncio.gather(caller, return_exceptions=True)
-    return vendor
-
-
-def without_repeats(states: list[State]) -> list[State]:
-    """The moves, without the steps that stayed where they were."""
-    return [state for state, _ in itertools.groupby(states)]
 
 
 async def test_what_is_left_open_and_cannot_be_understood_stops_no_start(place: Place) -> None:
@@ -399,22 +350,6 @@ async def test_orphans_are_taken_over_page_by_page(
         await house.engine.start(proves_itself=False)
 
         assert [(await house.get(name)).state for name in names] == [State.IN_DOUBT] * 3
-
-
-async def crashed_while_resending(place: Place) -> Booking:
-    """A journal whose process died while recovery's resend was under way."""
-    vendor = FakeVendor(loses_the_request, Gate())
-    async with open_house(
-        place, vendor, boot_id="boot-0", policy=QUICK, limits=BRIEF_LEASE
-    ) as house:
-        caller = house.booking_task(within_s=1)
-        await until(lambda: len(vendor.sends) == 2)
-        booking = await house.get()
-        await house.stop(0)
-        await asyncio.gather(caller, return_exceptions=True)
-    assert booking.owner == "boot-0"
-    assert booking.doubtful_attempts == 2
-    return booking
 
 
 async def test_a_resend_that_a_dead_process_began_is_kept_as_an_attempt_without_an_end(
@@ -506,423 +441,3 @@ async def test_a_sent_booking_whose_lease_ran_out_is_left_to_the_flight_that_sti
         assert due.state is State.SENDING
         assert await house.moves() == [State.SENDING, State.SUCCEEDED]
         assert len(house.vendor.sends) == 1
-
-
-async def looked_at_after_its_lease(house: House) -> Booking:
-    """The booking, once recovery has had a whole look for due ones after its lease."""
-    booking = await house.get()
-    assert booking.lease_until is not None
-    lease_until = booking.lease_until
-    await until(lambda: house.journal.now() > lease_until)
-    looks = 0
-
-    async def count() -> None:
-        nonlocal looks
-        looks += 1
-
-    def has_looked() -> bool:
-        house.engine._recovery.wake()
-        return looks >= 2
-
-    house.journal.before_due = count
-    await until(has_looked)
-    return await house.get()
-
-
-# --- operators --------------------------------------------------------------------------------
-
-
-async def test_an_operators_finding_ends_a_doubt_as_booked(place: Place) -> None:
-    async with open_house(place, FakeVendor(loses_the_answer)) as house:
-        await doubt(house)
-        booking = await resolve(house, BOOKED)
-        answer = await house.book()
-        history = (await house.story())[0]
-
-        assert booking.state is State.SUCCEEDED
-        assert booking.applied == booking.asked
-        assert booking.settle_time is not None
-        assert booking.next_attempt_time is None
-        assert answer.body == booking.answer_bytes
-        assert ("operator-evidence", "statement line 7") in [
-            (it.kind, it.value) for it in booking.references
-        ]
-        assert history[-1].actor == "operator anna"
-        assert "statement line 7" in history[-1].note
-        assert len(house.vendor.sends) == 1
-
-
-async def test_an_operators_finding_ends_a_review_as_not_booked(place: Place) -> None:
-    async with open_house(place, FakeVendor(contradicts)) as house:
-        await house.fails()
-        booking = await resolve(house, NOT_BOOKED)
-        error = await house.fails()
-
-    assert booking.state is State.NOT_EXECUTED
-    assert error.reason is Reason.BOOKING_NOT_EXECUTED
-    assert (error.fate, error.is_final) == (Fate.NOT_EXECUTED, True)
-
-
-async def test_the_part_that_was_applied_stays_unknown_where_a_part_was_allowed(
-    place: Place,
-) -> None:
-    vendor = FakeVendor(contradicts, offers={Operation.DEBIT_BALANCE: TAKES_PARTS})
-    async with open_house(place, vendor) as house:
-        await house.fails(allow_partial=True)
-        booking = await resolve(house, BOOKED)
-
-    assert booking.applied is None
-
-
-async def test_a_finding_frees_a_caller_who_waits_for_the_doubt_to_end(place: Place) -> None:
-    async with open_house(place, FakeVendor(loses_the_answer)) as house:
-        caller = house.booking_task(within_s=60)
-        await house.becomes(State.IN_DOUBT)
-        await resolve(house, BOOKED)
-        async with asyncio.timeout(10):
-            answer = await caller
-
-        assert answer.body == (await house.get()).answer_bytes
-
-
-async def test_secrets_in_an_operators_words_are_not_kept(place: Place) -> None:
-    async with open_house(place, FakeVendor(contradicts)) as house:
-        await house.fails()
-        words = Decision(Fate.EXECUTED, f"card {CARD}", "api_key=abcdef123456")
-        booking = await resolve(house, words)
-        history = (await house.story())[0]
-
-    kept = f"{booking.references} {history}"
-    assert CARD not in kept and "abcdef123456" not in kept
-
-
-async def test_a_finding_is_refused_while_a_step_of_recovery_runs(place: Place) -> None:
-    gate = Gate()
-    vendor = FakeVendor(loses_the_answer, gate)
-    async with open_house(place, vendor) as house:
-        await doubt(house)
-        caller = house.booking_task()
-        await gate.arrived.wait()
-        error = await failure(resolve(house, NOT_BOOKED))
-        gate.go.set()
-        await caller
-
-    assert error.reason is Reason.RESOLUTION_NOT_POSSIBLE
-    assert error.fate is Fate.UNKNOWN
-
-
-@pytest.mark.parametrize(
-    ("act", "same", "other"),
-    [(books, BOOKED, NOT_BOOKED), (refuses(), NOT_BOOKED, BOOKED)],
-)
-async def test_a_final_booking_takes_no_other_finding(
-    place: Place, act: Act, same: Decision, other: Decision
-) -> None:
-    async with open_house(place, FakeVendor(act)) as house:
-        await asyncio.gather(house.book(), return_exceptions=True)
-        before = await house.get()
-        assert await resolve(house, same) == before
-        assert await resolve(house, None) == before
-        error = await failure(resolve(house, other))
-
-        assert error.reason is Reason.RESOLUTION_NOT_POSSIBLE
-        assert (error.fate, error.is_final) == (before.outcome, True)
-        assert await house.get() == before
-
-
-async def test_a_booking_under_way_takes_no_finding(place: Place) -> None:
-    gate = Gate()
-    async with open_house(place, FakeVendor(gate)) as house:
-        caller = house.booking_task()
-        await gate.arrived.wait()
-        error = await failure(resolve(house, NOT_BOOKED))
-        gate.go.set()
-        await caller
-
-    assert error.reason is Reason.RESOLUTION_NOT_POSSIBLE
-
-
-async def test_a_booking_whose_request_id_may_be_repeated_takes_no_finding(
-    place: Place,
-) -> None:
-    """CancelBooking closes it."""
-    async with open_house(place, FakeVendor(is_not_reached)) as house:
-        await house.fails()
-        error = await failure(resolve(house, BOOKED))
-
-    assert error.reason is Reason.RESOLUTION_NOT_POSSIBLE
-    assert error.fate is Fate.NOT_EXECUTED
-
-
-async def test_a_codec_that_fails_on_a_finding_changes_nothing(place: Place) -> None:
-    async with open_house(place, FakeVendor(contradicts)) as house:
-        await house.fails()
-        before = await house.get()
-        house.codec.breaks = True
-        with pytest.raises(RuntimeError):
-            await resolve(house, BOOKED)
-
-        assert await house.get() == before
-
-
-async def test_an_operator_may_have_a_review_asked_once_more(place: Place) -> None:
-    """The promise is proven by now, and the vendor still remembers the key."""
-    vendor = FakeVendor(loses_the_answer)
-    async with open_house(place, vendor, promises={}) as house:
-        await house.fails()
-        refused = await failure(resolve(house, None))
-    async with open_house(place, vendor) as house:
-        booking = await resolve(house, None)
-        moves = await house.moves()
-
-    assert refused.reason is Reason.RESOLUTION_NOT_POSSIBLE
-    assert booking.state is State.SUCCEEDED
-    assert moves[:4] == [State.SENDING, State.NEEDS_REVIEW, State.IN_DOUBT, State.IN_DOUBT]
-    assert len(vendor.effects) == 1
-
-
-async def test_asking_now_does_not_wait_for_the_schedule(place: Place) -> None:
-    async with open_house(place, FakeVendor(loses_the_answer)) as house:
-        await doubt(house)
-
-        assert (await resolve(house, None)).state is State.SUCCEEDED
-
-
-async def test_asking_now_never_outlives_the_askers_deadline(place: Place) -> None:
-    vendor = FakeVendor(loses_the_answer, otherwise=Gate())
-    async with open_house(place, vendor) as house:
-        await doubt(house)
-        async with asyncio.timeout(8):
-            booking = await resolve(house, None, within_s=0.3)
-        await house.stop(0)
-
-    assert booking.state is State.IN_DOUBT
-
-
-async def test_an_unknown_or_foreign_booking_is_not_found(place: Place) -> None:
-    async with open_house(place, FakeVendor(contradicts)) as house:
-        await house.fails()
-        booking = await house.get()
-        errors = [
-            await failure(house.engine.resolve(tenant, booking_id, BOOKED, "anna", in_s(5)))
-            for tenant, booking_id in ((TENANT, "nope"), ("another", booking.booking_id))
-        ]
-
-    assert {error.reason for error in errors} == {Reason.NOT_FOUND}
-
-
-# --- the loop itself --------------------------------------------------------------------------
-
-
-async def test_the_loop_outlives_a_journal_that_cannot_be_read(
-    place: Place, caplog: pytest.LogCaptureFixture
-) -> None:
-    policy = replace(QUICK, schedule_s=(0.3,))
-    vendor = FakeVendor(loses_the_answer)
-    async with open_house(place, vendor, policy=policy) as house:
-        looks = 0
-
-        async def fail() -> None:
-            nonlocal looks
-            looks += 1
-            raise unavailable(OSError("the disk does not answer"))
-
-        house.journal.before_due = fail
-        with caplog.at_level(logging.WARNING):
-            error = await house.fails(within_s=2)
-        looks_within_2_s = looks
-        house.journal.before_due = None
-        await house.becomes(State.SUCCEEDED)
-
-    assert error.reason is Reason.BOOKING_IN_DOUBT
-    assert 1 <= looks_within_2_s <= 6
-    assert len(caplog.records) <= 12
-
-
-async def test_a_step_that_cannot_be_written_is_not_tried_hot(
-    place: Place, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A full disk: reads go well, so the booking is found due again and again."""
-    vendor = FakeVendor(loses_the_answer)
-    async with open_house(place, vendor, policy=QUICK, limits=BRIEF_LEASE) as house:
-        tries = 0
-
-        async def fail() -> None:
-            nonlocal tries
-            tries += 1
-            raise unavailable(OSError("the disk is full"))
-
-        async def fail_from_now_on() -> None:
-            house.journal.before_change = fail
-
-        house.journal.after_change = fail_from_now_on
-        with caplog.at_level(logging.WARNING):
-            error = await house.fails(within_s=2)
-        tries_within_2_s = tries
-        house.journal.before_change = house.journal.after_change = None
-        await house.becomes(State.SUCCEEDED)
-
-    assert error.reason is Reason.BOOKING_IN_DOUBT
-    assert 1 <= tries_within_2_s <= 6
-    assert len(vendor.effects) == 1
-
-
-async def test_a_row_that_cannot_be_understood_does_not_stop_the_others(
-    place: Place, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Left by a newer program, or damaged: it must not cost the neighbours their truth."""
-    policy = replace(QUICK, schedule_s=(1.0,))
-    vendor = FakeVendor(loses_the_answer, loses_the_answer)
-    async with open_house(place, vendor, policy=policy) as house:
-        await house.fails("sale-0001", within_s=0.4)
-        damaged = await house.get("sale-0001")
-        await house.journal.on_the_writers_connection(
-            lambda connection: connection.execute(
-                text(
-                    "UPDATE booking SET recovery_mode = 'TELEPATHY', next_attempt_time = 1"
-                    " WHERE booking_id = :booking_id"
-                ),
-                {"booking_id": damaged.booking_id},
-            )
-        )
-        looks = 0
-
-        async def count() -> None:
-            nonlocal looks
-            looks += 1
-
-        house.journal.before_due = count
-        with caplog.at_level(logging.ERROR):
-            answer = await house.book("sale-0002")
-            started = in_s(0)
-            looks = 0
-            await until(lambda: in_s(0) > started + 1.2)
-
-    assert answer.body
-    assert looks <= 4
-    assert damaged.name in caplog.text
-
-
-async def test_the_loop_rests_where_nothing_is_due(place: Place) -> None:
-    async with open_house(place, policy=QUICK) as house:
-        await house.book()
-        looks = 0
-
-        async def count() -> None:
-            nonlocal looks
-            looks += 1
-
-        house.journal.before_due = count
-        started = in_s(0)
-        await until(lambda: in_s(0) > started + 0.6)
-
-    assert looks <= 2
-
-
-async def test_a_doubt_that_comes_while_the_loop_looks_is_not_forgotten_for_seconds(
-    place: Place,
-) -> None:
-    """It becomes due after the loop has asked what is due next, and before it sleeps."""
-    vendor = FakeVendor(loses_the_answer, books, loses_the_answer)
-    async with open_house(place, vendor, policy=QUICK) as house:
-        # The loop remembers when this one was due, which is past by now.
-        await house.book("sale-0001")
-        may_go, is_asked = asyncio.Event(), asyncio.Event()
-
-        async def hold() -> None:
-            is_asked.set()
-            await may_go.wait()
-
-        house.journal.after_next_due = hold
-        house.engine._recovery._wake.set()
-        await is_asked.wait()
-        caller = house.booking_task("sale-0002")
-        await house.becomes(State.IN_DOUBT, request_id="sale-0002")
-        house.journal.after_next_due = None
-        started = in_s(0)
-        may_go.set()
-        await caller
-        took = in_s(0) - started
-
-    assert took < 2
-
-
-async def test_repeats_do_not_make_recovery_work_on_more_at_a_time(place: Place) -> None:
-    gate = Gate()
-    vendor = FakeVendor(*[loses_the_answer] * 3, otherwise=gate)
-    async with open_house(place, vendor, parallel_max=1) as house:
-        ids = [f"sale-{number:04}" for number in range(3)]
-        for request_id in ids:
-            await doubt(house, request_id)
-        await asyncio.gather(*(house.fails(request_id, within_s=1.5) for request_id in ids))
-        await gate.arrived.wait()
-        running, busy = vendor.running, len(house.engine._recovery._busy)
-        gate.go.set()
-
-    assert (running, busy) == (1, 1)
-
-
-async def test_repeats_while_the_loop_looks_do_not_either(place: Place) -> None:
-    gate = Gate()
-    vendor = FakeVendor(*[loses_the_answer] * 3, otherwise=gate)
-    async with open_house(place, vendor, parallel_max=1) as house:
-        ids = [f"sale-{number:04}" for number in range(3)]
-        for request_id in ids:
-            await doubt(house, request_id)
-        may_look, is_looking = asyncio.Event(), asyncio.Event()
-
-        async def hold() -> None:
-            is_looking.set()
-            await may_look.wait()
-
-        house.journal.before_due = hold
-        house.engine._recovery._wake.set()
-        await is_looking.wait()
-        await asyncio.gather(*(house.fails(request_id, within_s=1.5) for request_id in ids))
-        put_off = set(house.engine._recovery._put_off)
-        house.journal.before_due = None
-        may_look.set()
-        await gate.arrived.wait()
-        running, busy = vendor.running, len(house.engine._recovery._busy)
-        gate.go.set()
-
-    assert len(put_off) == 3
-    assert (running, busy) == (1, 1)
-
-
-async def test_stopping_waits_for_a_step_that_was_sent(place: Place) -> None:
-    gate = Gate()
-    vendor = FakeVendor(loses_the_answer, gate)
-    async with open_house(place, vendor, policy=QUICK) as house:
-        caller = asyncio.create_task(house.fails(within_s=0.6))
-        await gate.arrived.wait()
-        stopping = asyncio.create_task(house.engine.stop(20))
-        await caller
-        gate.go.set()
-        await stopping
-
-        assert (await house.get()).state is State.SUCCEEDED
-
-
-# --- promises ---------------------------------------------------------------------------------
-
-
-async def test_a_proof_is_remembered_for_the_target_it_was_made_on(place: Place) -> None:
-    row = PromiseRow(
-        "main",
-        RESEND_IS_SAFE,
-        KEYRING.target_hash(FakeVendor().target),
-        True,
-        datetime(2026, 11, 21, tzinfo=UTC),
-        "seen",
-    )
-    async with open_house(place, promises={}) as house:
-        await house.journal.save_promise(TENANT, row)
-    async with open_house(place, promises={}) as house:
-        known = house.link.promise(RESEND_IS_SAFE)
-    moved = FakeVendor(target="https://vendor.test|credential-2")
-    async with open_house(place, moved, promises={}) as house:
-        unknown = house.link.promise(RESEND_IS_SAFE)
-
-    assert (known.value, known.source) == (True, PromiseSource.PROVEN)
-    assert (unknown.value, unknown.source) == (False, PromiseSource.DEFAULT)

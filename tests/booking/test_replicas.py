@@ -24,7 +24,7 @@ from tests.booking.house import (
     open_house,
     until,
 )
-from tests.booking.test_recovery import BOOKED, BRIEF_LEASE, NOT_BOOKED, doubt, resolve
+from tests.booking.stages import BOOKED, BRIEF_LEASE, NOT_BOOKED, doubt, resolve
 from tests.booking.vendor import (
     FakeVendor,
     Gate,

@@ -21,7 +21,7 @@ from loyalty_gateway.providers.port import (
     StatusRow,
 )
 from tests.booking.house import CARD, QUICK, TENANT, House, failure, open_house, until
-from tests.booking.test_recovery import (
+from tests.booking.stages import (
     BOOKED,
     NOT_BOOKED,
     crashed_while_resending,
@@ -29,7 +29,7 @@ from tests.booking.test_recovery import (
     kicked_to,
     resolve,
 )
-from tests.booking.test_undo import a_house, a_vendor
+from tests.booking.undoing import a_house, a_vendor
 from tests.booking.vendor import (
     ASKED,
     QUERY_ANSWERS,

@@ -14,7 +14,7 @@ from loyalty_gateway.journal.writer import Change, unavailable
 from tests.booking.house import KEYRING, PATIENT, QUICK, House, open_house, until
 from tests.booking.test_moves import moved_by_another
 from tests.booking.test_orders import PREPARES
-from tests.booking.test_undo import BY_OUR_NUMBER, PROMISES, SETTLED, UNDONE, a_house, a_vendor
+from tests.booking.undoing import BY_OUR_NUMBER, PROMISES, SETTLED, UNDONE, a_house, a_vendor
 from tests.booking.vendor import (
     RESENT,
     FakeVendor,

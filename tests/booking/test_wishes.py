@@ -13,9 +13,9 @@ from loyalty_gateway.domain.operations import Operation, Reference
 from loyalty_gateway.journal.writer import Change, unavailable
 from loyalty_gateway.providers.port import Executed, Offer, Send
 from tests.booking.house import QUICK, House, failure, until
-from tests.booking.test_recovery import BOOKED, NOT_BOOKED, resolve
+from tests.booking.stages import BOOKED, NOT_BOOKED, resolve
 from tests.booking.test_replicas import two_houses
-from tests.booking.test_undo import (
+from tests.booking.undoing import (
     AUTO,
     BY_OUR_NUMBER,
     PROMISES,

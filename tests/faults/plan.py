@@ -201,7 +201,7 @@ DATABASES: Final = (
         "nothing is sent meanwhile; probes are told; it goes on by itself",
         (
             "tests.faults.broken_databases.disk_full",
-            "tests.booking.test_flights.test_a_journal_that_cannot_be_written_stops_the_booking_before_the_send",
+            "tests.booking.test_doubts.test_a_journal_that_cannot_be_written_stops_the_booking_before_the_send",
         ),
     ),
     Row(
