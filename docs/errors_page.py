@@ -36,14 +36,19 @@ they are known:
   nothing was done *so far*: an earlier copy of the call may still arrive.
 - `booking`, `request_id`, `connection`, `provider`, `provider_code`, `error_id`, `field`.
 
-`RetryInfo` and the trailer `grpc-retry-pushback-ms` come where repeating the same `request_id`
-soon is useful, and only there. `UNAUTHENTICATED` and `PERMISSION_DENIED` speak of the caller's own
+`RetryInfo` comes where repeating the same `request_id` soon is useful, and only there. On bookings
+the trailer `grpc-retry-pushback-ms` says the same to gRPC libraries, and `-1` in it tells them not
+to repeat by themselves. `UNAUTHENTICATED` and `PERMISSION_DENIED` speak of the caller's own
 key and never of ours at a vendor.
 """
 
 REPEAT: Final = "repeat the same request_id, after the time in RetryInfo where there is one"
 MEND: Final = "mend the request; where nothing was journalled the same request_id is free"
 FINAL: Final = "final for this request_id; another try is another booking, with a new request_id"
+STANDS: Final = (
+    "where `final` is true, closed; else nothing was written, and a repeat fares no better while"
+    " the original stands so"
+)
 NEW: Final = "closed; use a new request_id to book again"
 OPERATOR: Final = "an operator has to act; until then a repeat fares no better"
 PERSON: Final = "a person decides; ask for the booking, and never book it again by another way"
@@ -61,9 +66,9 @@ ADVICE: Final[Mapping[Reason, str]] = {
     Reason.CANCELLED_BEFORE_ARRIVAL: NEW,
     Reason.CANCEL_NOT_POSSIBLE: "go by the outcome that it tells; while unknown, repeat",
     Reason.RESOLUTION_NOT_POSSIBLE: "look at the booking; where it is being sent, try again later",
-    Reason.ALREADY_REVERSED: FINAL,
+    Reason.ALREADY_REVERSED: STANDS,
     Reason.ORIGINAL_NOT_FOUND: MEND,
-    Reason.ORIGINAL_NOT_REVERSIBLE: FINAL,
+    Reason.ORIGINAL_NOT_REVERSIBLE: STANDS,
     Reason.ACCOUNT_NOT_FOUND: FINAL,
     Reason.ACCOUNT_NOT_ACTIVE: FINAL,
     Reason.ACCOUNT_ALREADY_EXISTS: FINAL,
@@ -76,7 +81,7 @@ ADVICE: Final[Mapping[Reason, str]] = {
     Reason.FIELD_REQUIRED_BY_PROVIDER: MEND,
     Reason.PROVIDER_DECLINED: FINAL,
     Reason.PROVIDER_REJECTED_ARGUMENT: FINAL,
-    Reason.PROVIDER_PENDING: REPEAT,
+    Reason.PROVIDER_PENDING: "repeat where there is a RetryInfo; else ask for a new code",
     Reason.PROVIDER_CREDENTIALS_REJECTED: OPERATOR,
     Reason.PROVIDER_ACCESS_DENIED: OPERATOR,
     Reason.PROVIDER_RATE_LIMITED: REPEAT,

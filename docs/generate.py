@@ -4,10 +4,15 @@
 those that are stale. `make docs` and `make check` run it.
 """
 
+import ast
+import inspect
+import itertools
 import json
 import sys
+import textwrap
 import types
 from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
@@ -16,7 +21,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from loyalty_gateway.config import SHORTCUTS
-from loyalty_gateway.settings import Connection, Promise, SealingKey, Settings
+from loyalty_gateway.providers import PROVIDERS
+from loyalty_gateway.providers.cardsapi.adapter import Settings as CardsapiSettings
+from loyalty_gateway.providers.cashassist.adapter import Settings as CashassistSettings
+from loyalty_gateway.providers.connection import ConnectionSettings
+from loyalty_gateway.providers.loyalife.settings import Settings as LoyalifeSettings
+from loyalty_gateway.providers.openloyaltypay.adapter import Settings as OpenLoyaltyPaySettings
+from loyalty_gateway.settings import Connection, Promise, Provider, SealingKey, Settings
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -49,6 +60,16 @@ addresses unless `server.auth` says otherwise, and no `LOYALTY_FAILPOINTS`. Make
 with `openssl rand -base64 32`, one for each, and keep them: without the sealing key the sealed
 account ids cannot be opened, and another salt would make a resend look like a new booking.
 """
+
+COMMON = "In the table of a connection, beside the settings above."
+
+VENDORS_SETTINGS = {
+    "cashassist": CashassistSettings,
+    "cardsapi": CardsapiSettings,
+    "loyalife": LoyalifeSettings,
+    "openloyaltypay": OpenLoyaltyPaySettings,
+}
+assert set(VENDORS_SETTINGS) == set(PROVIDERS), "every vendor's settings have their table"
 
 EXAMPLE_INTRODUCTION = """\
 # A complete configuration of `loyalty serve`, with every default. Made by `make docs`.
@@ -166,6 +187,14 @@ def configuration_page() -> str:
     parts.append(_table("keys.sealing", SealingKey.__doc__, "", _rows(SealingKey)))
     parts.append(_table("[connections.NAME]", Connection.__doc__, "", _rows(Connection)))
     parts.append(_table("[connections.NAME.promises.PROMISE]", Promise.__doc__, "", _rows(Promise)))
+    # What [provider] sets for all of them no connection may set.
+    provider = set(Provider.model_fields)
+    shared = [row for row in _rows(ConnectionSettings) if row.name not in provider]
+    parts.append(_table("Every vendor's own settings", COMMON, "", shared))
+    common = set(ConnectionSettings.model_fields)
+    for vendor, model in VENDORS_SETTINGS.items():
+        own = [row for row in _rows(model) if row.name not in common]
+        parts.append(_table(f"With provider = {vendor}", inspect.getdoc(model), "", own))
     return "\n".join(parts)
 
 
@@ -207,12 +236,12 @@ PAGES: Mapping[str, Callable[[], str]] = {
 class _Row:
     """One setting as the table shows it."""
 
-    def __init__(self, name: str, field: FieldInfo) -> None:
+    def __init__(self, name: str, field: FieldInfo, notes: Mapping[str, str]) -> None:
         self.name = name
         self.is_table = name == "connections" or _is_model(field.annotation)
         self.kind = _kind(field.annotation)
         self.limits = _limits(field)
-        self.description = field.description or ""
+        self.description = field.description or notes.get(name, "")
         default = field.get_default(call_default_factory=True, validated_data={})
         if default is PydanticUndefined:
             self.default = "needed"
@@ -225,7 +254,26 @@ class _Row:
 
 
 def _rows(model: type[BaseModel]) -> list[_Row]:
-    return [_Row(name, field) for name, field in model.model_fields.items() if not field.exclude]
+    fields = model.model_fields.items()
+    notes = _notes(model)
+    rows = [_Row(name, field, notes) for name, field in fields if not field.exclude]
+    silent = [row.name for row in rows if not row.description and not row.is_table]
+    assert not silent, f"settings of {model.__qualname__} without a meaning: {silent}"
+    return rows
+
+
+def _notes(model: type[BaseModel]) -> dict[str, str]:
+    """The docstring behind each setting of the model and of what it extends."""
+    found: dict[str, str] = {}
+    for part in reversed([it for it in model.__mro__ if issubclass(it, BaseModel)][:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0].body  # type: ignore[attr-defined]
+        for setting, note in itertools.pairwise(body):
+            match setting, note:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
+                    value=ast.Constant(value=str() as text)
+                ):
+                    found[name] = " ".join(text.split())
+    return found
 
 
 def _table(title: str, text: str | None, prefix: str, rows: list[_Row]) -> str:
@@ -256,6 +304,8 @@ def _kind(annotation: Any) -> str:
     words |= {Path: "path", SecretStr: "secret text"}
     if _is_model(annotation):
         return "table"
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return " or ".join(f"`{it.value}`" for it in annotation)
     return words.get(annotation, str(annotation.__name__))
 
 

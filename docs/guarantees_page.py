@@ -52,10 +52,13 @@ heard, what the vendors' ledgers hold and what the journal says.
    is.
 2. **Doubt ends by itself where the vendor lets it.** A booking in doubt is resolved by the mode
    that [providers.md](providers.md) names, without a person. `NEEDS_REVIEW` is for the mode
-   `MANUAL`, for evidence that contradicts itself, and for a cancellation that could not be carried
-   out for a day; and for nothing else.
+   `MANUAL`, which is also what is left when the time for sending again (half of the vendor's
+   memory) or for asking (`recovery.give_up_s`) is over; for evidence that contradicts itself; for a
+   doubt whose connection, address, credential or sealing key is gone or another by now; and for an
+   undo that could not be carried out, or was refused where only it could end a doubt.
 3. **Nothing is sent twice on a guess.** A booking is sent again only under a promise of the vendor
-   that was seen to hold (`loyalty prove`), and only within the time that the vendor remembers.
+   that was seen to hold (`loyalty prove`) or that you have declared, or where twice is the same as
+   once (changes, links, activations); and only within half of the time that the vendor remembers.
 4. **Any process may die at any moment**, by SIGKILL, by a frozen machine, by a lost database or a
    full disk; the others, or the next start, take its bookings over. No order of starting, stopping
    or rolling out matters.
@@ -116,12 +119,12 @@ make faults ARGS="--seed 7"  # the same operations and faults as another run wit
 make faults-nightly          # all of it three times, each random part longer
 ```
 
-`make faults` first makes 2,000 calls at random for each vendor in each of the ways in which it may
+`make faults` makes 2,000 calls at random for each vendor in each of the ways in which it may
 behave (a repeated id replays, is refused, books again; and so on), a seventh of them with a fault,
-and compares ledger and journal. Then it runs real gateways on SQLite and on PostgreSQL, one and
-three of them, against all four played vendors, and hurts them as the table says. It ends with `0
-lost, 0 double, 0 contradicted`, or with every violation, the timeline of each booking that it was
-seen at, the seed, and the folder where journals, ledgers and logs are left. A run in which too
+and compares ledger and journal. Beside that it runs real gateways on SQLite and on PostgreSQL, one
+and three of them, against all four played vendors, and hurts them as the table says. It ends with
+`0 lost, 0 double, 0 contradicted`, or with every violation, the timeline of each booking that it
+was seen at, the seed, and the folder where journals, ledgers and logs are left. A run in which too
 little happened is `INVALID` and fails as well: each cell has floors for what it must have hit. The
 report for programs is `.build/faults.json`.
 """

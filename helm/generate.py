@@ -201,6 +201,9 @@ the other starts an empty journal: drain first, and settle what is open.
 
 ## Install
 
+Build the image, push it to a registry of yours, and name it in `image.repository`:
+`docker build --tag REGISTRY/loyalty-gateway:VERSION .`
+
 Make the Secret first; the chart never makes keys. Keep a copy of both: without the sealing key the
 sealed account ids cannot be opened, and another salt would make a resend look like a new booking.
 
@@ -233,7 +236,7 @@ journal:
 
 The user must be allowed to create tables. The database needs its durable defaults (fsync,
 full_page_writes, synchronous_commit = on); the gateway checks them whenever it connects and takes
-no booking otherwise. Each pod holds up to seven connections; name the database itself and not a
+no booking otherwise. Each pod holds up to eight connections; name the database itself and not a
 pooler. gRPC keeps its connections, so callers need a mesh or a client that balances, or one pod
 does all the work.
 
@@ -242,7 +245,8 @@ does all the work.
 - Probes are native gRPC probes on the admin port: the empty service name for liveness and startup,
   `loyalty.v1` for readiness. A vendor's outage never makes the pod unready.
 - On SIGTERM the pod is unready at once, takes calls for `config.server.endpoint_delay_s`, drains
-  for `drain_grace_s` and then has 18 s to finish or hand over what was sent.
+  for `drain_grace_s` and then has `config.provider.attempt_total_s` and
+  3 s more to finish or hand over what was sent.
 - The pod fits the "restricted" Pod Security Standard: no root, read-only root file system, no
   capabilities, no service-account token.
 - Metrics are on the admin Service, port `http-metrics`, path `/metrics`.

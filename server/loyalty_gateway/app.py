@@ -219,7 +219,7 @@ def open_connections(settings: Settings, keyring: Keyring, stack: AsyncExitStack
                 declared={
                     promise: Promise(
                         promise,
-                        value=declared.value is True,
+                        value=declared.value,
                         source=PromiseSource.DECLARED,
                         evidence=f"{declared.evidence} (seen on {declared.proven_on})",
                     )

@@ -375,8 +375,8 @@ class Journal(_Section):
     path: Path = Field(
         default=Path("./loyalty.sqlite3"),
         description=(
-            "The SQLite file, where no dsn is set. Its folder must exist; one process alone may"
-            " use it."
+            "The SQLite file, where no dsn is set. Its folder is made where it is missing; one"
+            " process alone may use it."
         ),
     )
     dsn_file: Path | None = Field(
@@ -521,7 +521,7 @@ class TelemetrySettings(_Section):
 class Promise(_Section):
     """What an operator declares about a vendor, with the proof at hand."""
 
-    value: bool | str = Field(description="What is promised: true, false, or a word.")
+    value: bool = Field(description="Whether the vendor keeps the promise.")
     proven_on: date = Field(description="The day on which it was seen, as YYYY-MM-DD.")
     evidence: Annotated[str, StringConstraints(min_length=1, max_length=500)] = Field(
         description="How it was seen; shown by GetCapabilities."
@@ -535,7 +535,13 @@ class Connection(_Section):
     display_name: Annotated[str, StringConstraints(max_length=100)] = Field(
         default="", description="Name for people; empty: the vendor's."
     )
-    paused: bool = Field(default=False, description="Whether new bookings are refused.")
+    paused: bool = Field(
+        default=False,
+        description=(
+            "Whether the connection rests: new bookings, reads and codes are refused, and its"
+            " doubts and undos wait, while the vendor's memory and `recovery.give_up_s` run on."
+        ),
+    )
     promises: dict[Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,60}$")], Promise] = (
         Field(default_factory=dict, description="What you declare about this vendor, by name.")
     )

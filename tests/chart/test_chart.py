@@ -180,6 +180,7 @@ def test_the_schema_names_what_it_refuses(
         ("secrets.files", [], "connections.cashassist.api_key_file: cashassist-api-key is not"),
         ("terminationGracePeriodSeconds", 42, "terminationGracePeriodSeconds is 42 and must not"),
         ("config.server", {"drain_grace_s": 60}, "must not be less than 83"),
+        ("config.provider", {"attempt_total_s": 30}, "must not be less than 58"),
         ("replicas", 2, "replicas is 2, but the journal is a SQLite file"),
         ("journal.dsnSecret.name", "canary-database", "journal.dsnSecret.key is missing"),
         ("journal.ha", "synchronous", "journal.ha is synchronous"),
@@ -399,9 +400,10 @@ def test_probes_ask_the_admin_port_for_names_that_the_server_registers(
 def test_the_time_to_stop_fits_the_drain(
     chart: helm_python.Chart, values: Values, tmp_path: Path
 ) -> None:
-    server = settings_of(chart, values, tmp_path).server
+    settings = settings_of(chart, values, tmp_path)
+    server, attempt_s = settings.server, settings.provider.attempt_total_s
     seconds = pod(chart, values)["terminationGracePeriodSeconds"]
-    assert seconds >= server.endpoint_delay_s + server.drain_grace_s + 18
+    assert seconds >= server.endpoint_delay_s + server.drain_grace_s + attempt_s + 3
 
     values["config"] = {"server": {"endpoint_delay_s": 10, "drain_grace_s": 30}}
     values["terminationGracePeriodSeconds"] = 58

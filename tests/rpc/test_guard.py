@@ -378,3 +378,18 @@ async def test_an_expected_failure_is_no_line_in_the_log(
     door.engine.fails(LoyaltyError(Reason.ACCOUNT_NOT_FOUND, "No such card."))
     await door.wire.call(REDEEM, redeem())
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("is_of_operators", [True, False])
+async def test_the_log_tells_an_operator_once_of_what_no_caller_can_mend(
+    door: Door, caplog: pytest.LogCaptureFixture, is_of_operators: bool
+) -> None:
+    reason = Reason.PROVIDER_CREDENTIALS_REJECTED if is_of_operators else Reason.OVERLOADED
+
+    door.engine.fails(LoyaltyError(reason, "Not today.", connection="cashassist"))
+    for _ in range(3):
+        await door.wire.call(REDEEM, redeem())
+
+    lines = [record.getMessage() for record in caplog.records]
+    expected = f"was told {reason.value} of cashassist: Not today."
+    assert [expected in line for line in lines] == [True] * is_of_operators

@@ -513,9 +513,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_PROVIDER_PENDING: _ErrorReason.ValueType  # 26
-    """The provider has taken the booking and has not decided yet. Repeat the same request_id after
-    the time in RetryInfo. On a code or another proof: the provider's answer was lost, so a code
-    may have been sent or used up.
+    """The provider's answer about a code or another proof was lost: a code may have been sent or used
+    up. Where there is a RetryInfo, repeat the same request_id after its time; without one, ask for
+    another code under a new request_id. A booking that the provider has taken and not decided yet
+    is BOOKING_IN_DOUBT instead.
 
     gRPC code: DEADLINE_EXCEEDED.
 
@@ -527,17 +528,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": {
             "outcome": "UNKNOWN",
             "final": "false",
-            "booking": "bookings/0197a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",
             "request_id": "till-7-000123",
-            "connection": "openloyaltypay",
-            "provider": "openloyaltypay",
-            "provider_code": "2"
+            "connection": "cashassist",
+            "provider": "cashassist"
           }
         }
     """
     ERROR_REASON_PROVIDER_CREDENTIALS_REJECTED: _ErrorReason.ValueType  # 27
-    """The provider refuses the gateway's own credentials. The caller cannot mend that; an operator
-    was told.
+    """The provider refuses the gateway's own credentials. The caller cannot mend that; the log
+    tells an operator.
 
     gRPC code: INTERNAL.
 
@@ -558,8 +557,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_PROVIDER_ACCESS_DENIED: _ErrorReason.ValueType  # 28
-    """The provider does not let the gateway use this call. The caller cannot mend that; an operator
-    was told.
+    """The provider does not let the gateway use this call. The caller cannot mend that; the log
+    tells an operator.
 
     gRPC code: INTERNAL.
 
@@ -623,8 +622,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_PROVIDER_UNREACHABLE: _ErrorReason.ValueType  # 31
-    """No request left for the provider: it could not be reached, or the gateway holds calls back
-    after many failures. Repeat the same request_id.
+    """No request left for the provider: it could not be reached, no place was free among the
+    calls to it, or too many bookings of the connection are in doubt (limits.unresolved_max).
+    Repeat the same request_id.
 
     gRPC code: UNAVAILABLE.
 
@@ -662,7 +662,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_PROVIDER_KEY_CONFLICT: _ErrorReason.ValueType  # 33
     """The provider says that the key of this booking was used for another request. Only a person
-    can judge that: the booking is in NEEDS_REVIEW.
+    can judge that: the booking is in NEEDS_REVIEW, and its callers are told
+    BOOKING_NEEDS_REVIEW with the provider's code; this reason stands in its story.
 
     gRPC code: DEADLINE_EXCEEDED.
 
@@ -684,7 +685,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ADAPTER_ROUTE_INVALID: _ErrorReason.ValueType  # 34
     """The provider does not know the path that the gateway called: a defect or a wrong setting of
-    the gateway. An operator was told.
+    the gateway. The log tells an operator.
 
     gRPC code: INTERNAL.
 
@@ -862,8 +863,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_DATA_LOSS: _ErrorReason.ValueType  # 45
-    """What the journal holds contradicts itself or cannot be opened any more. An operator was told;
-    do not use a new request_id for the same booking.
+    """What the journal holds contradicts itself or cannot be opened any more. The log tells an
+    operator; do not use a new request_id for the same booking.
 
     gRPC code: DATA_LOSS.
 
@@ -1381,9 +1382,10 @@ Example:
     }
 """
 ERROR_REASON_PROVIDER_PENDING: ErrorReason.ValueType  # 26
-"""The provider has taken the booking and has not decided yet. Repeat the same request_id after
-the time in RetryInfo. On a code or another proof: the provider's answer was lost, so a code
-may have been sent or used up.
+"""The provider's answer about a code or another proof was lost: a code may have been sent or used
+up. Where there is a RetryInfo, repeat the same request_id after its time; without one, ask for
+another code under a new request_id. A booking that the provider has taken and not decided yet
+is BOOKING_IN_DOUBT instead.
 
 gRPC code: DEADLINE_EXCEEDED.
 
@@ -1395,17 +1397,15 @@ Example:
       "metadata": {
         "outcome": "UNKNOWN",
         "final": "false",
-        "booking": "bookings/0197a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b",
         "request_id": "till-7-000123",
-        "connection": "openloyaltypay",
-        "provider": "openloyaltypay",
-        "provider_code": "2"
+        "connection": "cashassist",
+        "provider": "cashassist"
       }
     }
 """
 ERROR_REASON_PROVIDER_CREDENTIALS_REJECTED: ErrorReason.ValueType  # 27
-"""The provider refuses the gateway's own credentials. The caller cannot mend that; an operator
-was told.
+"""The provider refuses the gateway's own credentials. The caller cannot mend that; the log
+tells an operator.
 
 gRPC code: INTERNAL.
 
@@ -1426,8 +1426,8 @@ Example:
     }
 """
 ERROR_REASON_PROVIDER_ACCESS_DENIED: ErrorReason.ValueType  # 28
-"""The provider does not let the gateway use this call. The caller cannot mend that; an operator
-was told.
+"""The provider does not let the gateway use this call. The caller cannot mend that; the log
+tells an operator.
 
 gRPC code: INTERNAL.
 
@@ -1491,8 +1491,9 @@ Example:
     }
 """
 ERROR_REASON_PROVIDER_UNREACHABLE: ErrorReason.ValueType  # 31
-"""No request left for the provider: it could not be reached, or the gateway holds calls back
-after many failures. Repeat the same request_id.
+"""No request left for the provider: it could not be reached, no place was free among the
+calls to it, or too many bookings of the connection are in doubt (limits.unresolved_max).
+Repeat the same request_id.
 
 gRPC code: UNAVAILABLE.
 
@@ -1530,7 +1531,8 @@ Example:
 """
 ERROR_REASON_PROVIDER_KEY_CONFLICT: ErrorReason.ValueType  # 33
 """The provider says that the key of this booking was used for another request. Only a person
-can judge that: the booking is in NEEDS_REVIEW.
+can judge that: the booking is in NEEDS_REVIEW, and its callers are told
+BOOKING_NEEDS_REVIEW with the provider's code; this reason stands in its story.
 
 gRPC code: DEADLINE_EXCEEDED.
 
@@ -1552,7 +1554,7 @@ Example:
 """
 ERROR_REASON_ADAPTER_ROUTE_INVALID: ErrorReason.ValueType  # 34
 """The provider does not know the path that the gateway called: a defect or a wrong setting of
-the gateway. An operator was told.
+the gateway. The log tells an operator.
 
 gRPC code: INTERNAL.
 
@@ -1730,8 +1732,8 @@ Example:
     }
 """
 ERROR_REASON_DATA_LOSS: ErrorReason.ValueType  # 45
-"""What the journal holds contradicts itself or cannot be opened any more. An operator was told;
-do not use a new request_id for the same booking.
+"""What the journal holds contradicts itself or cannot be opened any more. The log tells an
+operator; do not use a new request_id for the same booking.
 
 gRPC code: DATA_LOSS.
 

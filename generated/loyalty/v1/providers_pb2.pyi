@@ -34,7 +34,7 @@ class _ConnectionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conne
     CONNECTION_STATE_OK: _ConnectionState.ValueType  # 1
     """The connection works as far as is known."""
     CONNECTION_STATE_DEGRADED: _ConnectionState.ValueType  # 2
-    """The provider fails or is slow; some calls are held back."""
+    """The last call met a trouble of the provider, or of the way to it."""
     CONNECTION_STATE_CREDENTIALS_REJECTED: _ConnectionState.ValueType  # 3
     """The provider refuses the gateway's credentials. An operator must mend that."""
     CONNECTION_STATE_PAUSED: _ConnectionState.ValueType  # 4
@@ -48,7 +48,7 @@ CONNECTION_STATE_UNSPECIFIED: ConnectionState.ValueType  # 0
 CONNECTION_STATE_OK: ConnectionState.ValueType  # 1
 """The connection works as far as is known."""
 CONNECTION_STATE_DEGRADED: ConnectionState.ValueType  # 2
-"""The provider fails or is slow; some calls are held back."""
+"""The last call met a trouble of the provider, or of the way to it."""
 CONNECTION_STATE_CREDENTIALS_REJECTED: ConnectionState.ValueType  # 3
 """The provider refuses the gateway's credentials. An operator must mend that."""
 CONNECTION_STATE_PAUSED: ConnectionState.ValueType  # 4
@@ -92,7 +92,7 @@ class _PromiseSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Promise
     PROMISE_SOURCE_UNSPECIFIED: _PromiseSource.ValueType  # 0
     """Not given. Never sent by the gateway."""
     PROMISE_SOURCE_PROVEN: _PromiseSource.ValueType  # 1
-    """It was tried out against the provider, and it held."""
+    """It was tried out against the provider; the value says whether it held."""
     PROMISE_SOURCE_DECLARED: _PromiseSource.ValueType  # 2
     """An operator has declared it in the configuration."""
     PROMISE_SOURCE_DEFAULT: _PromiseSource.ValueType  # 3
@@ -104,7 +104,7 @@ class PromiseSource(_PromiseSource, metaclass=_PromiseSourceEnumTypeWrapper):
 PROMISE_SOURCE_UNSPECIFIED: PromiseSource.ValueType  # 0
 """Not given. Never sent by the gateway."""
 PROMISE_SOURCE_PROVEN: PromiseSource.ValueType  # 1
-"""It was tried out against the provider, and it held."""
+"""It was tried out against the provider; the value says whether it held."""
 PROMISE_SOURCE_DECLARED: PromiseSource.ValueType  # 2
 """An operator has declared it in the configuration."""
 PROMISE_SOURCE_DEFAULT: PromiseSource.ValueType  # 3
@@ -249,7 +249,7 @@ class Promise(_message.Message):
     """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When it was proven or declared. Absent for a default."""
+        """When it was tried out. Absent otherwise; the evidence of what was declared names its day."""
 
     def __init__(
         self,

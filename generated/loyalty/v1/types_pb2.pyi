@@ -776,7 +776,9 @@ class Booking(_message.Message):
     original_booking: _builtins.str
     """The name of the booking that this one undoes or adds to. Empty for all others."""
     reversible: _builtins.bool
-    """True when CancelBooking can undo the booking now."""
+    """True when an undo of the booking could be asked for now. CancelBooking may still refuse it: for
+    a booking that was found by account, amount and time alone, or whose undo was refused before.
+    """
     attempt_count: _builtins.int
     """How many times the gateway has spoken to the provider about this booking."""
     trace_id: _builtins.str
@@ -828,7 +830,7 @@ class Booking(_message.Message):
 
     @_builtins.property
     def sent_time(self) -> _timestamp_pb2.Timestamp:
-        """When the first attempt was about to leave. Absent when nothing was sent."""
+        """When the first attempt was about to leave; it may be set although nothing left after all."""
 
     @_builtins.property
     def settle_time(self) -> _timestamp_pb2.Timestamp:

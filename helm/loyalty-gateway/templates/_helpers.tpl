@@ -89,9 +89,10 @@ the server would refuse the same, but only once the pod runs.
 {{- $server := default dict .Values.config.server -}}
 {{- $delay := dig "endpoint_delay_s" 5.0 $server -}}
 {{- $grace := dig "drain_grace_s" 20.0 $server -}}
-{{- $needed := addf $delay $grace 18 -}}
+{{- $attempt := dig "attempt_total_s" 15.0 (default dict .Values.config.provider) -}}
+{{- $needed := addf $delay $grace $attempt 3 -}}
 {{- if lt (float64 .Values.terminationGracePeriodSeconds) $needed -}}
-{{- fail (printf "terminationGracePeriodSeconds is %v and must not be less than %v (endpoint_delay_s + drain_grace_s + 18): a stop would cut off bookings that were sent" .Values.terminationGracePeriodSeconds $needed) -}}
+{{- fail (printf "terminationGracePeriodSeconds is %v and must not be less than %v (endpoint_delay_s + drain_grace_s + attempt_total_s + 3): a stop would cut off bookings that were sent" .Values.terminationGracePeriodSeconds $needed) -}}
 {{- end -}}
 {{- end -}}
 

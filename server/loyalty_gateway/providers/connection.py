@@ -79,11 +79,17 @@ class ConnectionSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     base_url: str = Field(min_length=1, max_length=500)
+    """Where the vendor's API is: https, without a query; the sandbox alone takes http."""
     connect_s: float = Field(default=2.0, gt=0, le=60, allow_inf_nan=False)
+    """How long a connection may take to come about; must be less than attempt_total_s."""
     attempt_total_s: float = Field(default=15.0, gt=0, le=120, allow_inf_nan=False)
+    """How long one call to the vendor may take in all."""
     answer_bytes_max: int = Field(default=262_144, ge=1_024, le=16_777_216)
+    """The longest answer that is read; a longer one proves nothing."""
     max_in_flight: int = Field(default=64, ge=1, le=1_024)
+    """How many calls may be at the vendor at a time; further ones wait, or are not sent."""
     http_engine: Literal["pyreqwest", "httpx"] = "pyreqwest"
+    """What speaks HTTP: pyreqwest is much cheaper, httpx runs where it has no wheel."""
     ca_file: Path | None = None
     """PEM certificates that are trusted beside the system's, for a vendor behind a private CA."""
 

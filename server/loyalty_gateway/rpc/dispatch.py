@@ -47,6 +47,17 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # The calls that reach the outside for more than an answer.
 _EFFECTS = frozenset({Kind.BOOKING, Kind.CHALLENGE})
 
+# What no caller can mend, and nothing but the log tells an operator of.
+_OPERATORS = frozenset(
+    {
+        Reason.PROVIDER_CREDENTIALS_REJECTED,
+        Reason.PROVIDER_ACCESS_DENIED,
+        Reason.ADAPTER_ROUTE_INVALID,
+        Reason.DATA_LOSS,
+    }
+)
+_ALARM_AGAIN_S = 60.0
+
 # The codes that speak of trouble on the server's side; all others are the caller's affair.
 _SERVER_TROUBLE = frozenset(
     {
@@ -120,6 +131,7 @@ class Dispatcher:
         # Unique without the price of a UUID per call: a random beginning and a count.
         self._request_id_prefix = secrets.token_hex(8)
         self._request_ids = itertools.count(1)
+        self._alarmed_s: dict[tuple[Reason, str], float] = {}
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """One generic handler per service; each method's handler is built here, once.
@@ -179,6 +191,8 @@ class Dispatcher:
                 code = failure.code
                 _describe(span, error)
                 _add_trailers(trailers, rpc, error)
+                if error.reason in _OPERATORS:
+                    self._alarm(rpc, error)
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
@@ -207,6 +221,19 @@ class Dispatcher:
         trailers.append(("grpc-status-details-bin", failure.status_bytes))
         await context.abort(failure.code, failure.message, tuple(trailers))
         raise AssertionError("abort does not return")
+
+    def _alarm(self, rpc: Rpc, error: LoyaltyError) -> None:
+        """Tells the log of what an operator alone can mend; not of every call that meets it."""
+        what, now_s = (error.reason, error.connection), time.monotonic()
+        if now_s - self._alarmed_s.get(what, -_ALARM_AGAIN_S) >= _ALARM_AGAIN_S:
+            self._alarmed_s[what] = now_s
+            _log.error(
+                "an operator is needed: %s was told %s of %s: %s",
+                rpc.name,
+                error.reason.value,
+                error.connection or error.booking or "the journal",
+                error.message,
+            )
 
     async def _answer(
         self,

@@ -88,20 +88,31 @@ class Settings(ConnectionSettings):
     auth_url: str = Field(min_length=1, max_length=500)
     """The base url of AuthAPI, which gives the tokens."""
     client_id: SecretStr | None = Field(default=None, repr=False)
+    """The client's id at AuthAPI; this or its file is needed."""
     client_id_file: Path | None = None
+    """A file with the client's id, instead of it."""
     access_token: SecretStr | None = Field(default=None, repr=False)
+    """The long-lived token that AuthAPI gives tokens for; this or its file is needed."""
     access_token_file: Path | None = None
+    """A file with that token, instead of it."""
     token_scopes: tuple[str, ...] = Field(default=("card",), min_length=1, max_length=16)
     """What a token is asked for; the name of the scope is assumed."""
     currency: str = "EUR"
+    """The currency of every card; the vendor's answers name none."""
     group_id: int | None = Field(default=None, ge=0)
+    """The group in which cards are looked for."""
     store_id: int | None = Field(default=None, ge=0)
+    """The store whose cards are looked for, with point_of_sale_id and instead of a group."""
     point_of_sale_id: int | None = Field(default=None, ge=0)
+    """The point of sale whose cards are looked for, with store_id."""
     proof_card: str = Field(default="", max_length=64, repr=False)
     """A cashback card that promises may be proven on; each proof leaves it 0.01 poorer."""
     proof_entry_mode: EntryMode = wire.DEFAULT_ENTRY_MODE
+    """How the number of proof_card is read, which says what kind of number it is."""
     proof_point_of_sale_id: int | None = Field(default=None, ge=0)
+    """The point of sale that a proof books at; a proof needs it."""
     proof_device_id: str = Field(default="promise-proof", min_length=1, max_length=64)
+    """The device that a proof names."""
 
     @model_validator(mode="after")
     def _scoped(self) -> Self:

@@ -53,7 +53,9 @@ class Settings(ConnectionSettings):
     """What an operator sets for a connection to CashAssist."""
 
     api_key: SecretStr | None = Field(default=None, repr=False)
+    """The key that the vendor gave; this or its file is needed."""
     api_key_file: Path | None = None
+    """A file with the key, instead of the key."""
     currency: str = "CHF"
     """The currency of every account behind this key; the vendor's answers may not name it."""
     proof_card: str = Field(default="", max_length=64, repr=False)

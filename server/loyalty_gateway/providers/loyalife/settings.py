@@ -25,9 +25,13 @@ class Settings(ConnectionSettings):
     """One programme at one deployment."""
 
     client_id: str = Field(min_length=1, max_length=200)
+    """The client's id, as the vendor gave it."""
     client_secret: SecretStr | None = Field(default=None, repr=False)
+    """The client's secret; this or its file is needed."""
     client_secret_file: Path | None = None
+    """A file with the secret, instead of it."""
     program_id: int = Field(ge=0, le=2_147_483_647)
+    """The programme that members and their points belong to."""
     relation_type: int = Field(default=4, ge=0, le=1_000)
     """What members are; 4 is a customer."""
     transaction_currency: str = Field(default="DEFAULT", min_length=1, max_length=40)
@@ -49,6 +53,7 @@ class Settings(ConnectionSettings):
     source_address: str = Field(default="127.0.0.1", min_length=1, max_length=45)
     """The address that one-time codes are asked for from, as the vendor logs it."""
     source_code: int = Field(default=1, ge=0, le=1_000)
+    """The channel that one-time codes are asked for from, by the vendor's number."""
     proof_member: str = Field(default="", max_length=64, repr=False)
     """A member that promises may be proven on; each proof moves a point or two on it."""
     proof_product: str = Field(default="", max_length=64)

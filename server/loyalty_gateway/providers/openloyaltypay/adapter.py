@@ -73,10 +73,14 @@ class Settings(ConnectionSettings):
     client_id: str = Field(min_length=1, max_length=64, pattern=r"^[!-~]+$")
     """The developer's id, as the vendor gave it."""
     client_secret: SecretStr | None = Field(default=None, repr=False)
+    """The developer's secret, which signs every call; this or its file is needed."""
     client_secret_file: Path | None = None
+    """A file with the secret, instead of it."""
     jwt_token: SecretStr | None = Field(default=None, repr=False)
+    """The merchant's long-lived token of type eCommerce, as handed out at onboarding; this or its
+    file is needed."""
     jwt_token_file: Path | None = None
-    """The merchant's long-lived token of type eCommerce, as handed out at onboarding."""
+    """A file with that token, instead of it."""
     loyalty_channel: str = Field(default="FACTOR4", min_length=1, max_length=64)
     """The channel behind the platform; FACTOR4 is the only one in any of the vendor's samples."""
     currency: str = "USD"
