@@ -10,7 +10,17 @@ from tests.faults.plan import DATABASES, INVARIANTS, KILLS, TIMES, UNTRIED, VEND
 from tests.planted.plants import PLANTS
 
 RUNS: Final = Path(__file__).with_name("fault-runs.json")
-COLUMNS: Final = ("cell", "kills", "keys", "acked", "in doubt", "resolved", "alone", "review")
+COLUMNS: Final = (
+    "cell",
+    "kills",
+    "harms",
+    "keys",
+    "acked",
+    "in doubt",
+    "resolved",
+    "alone",
+    "review",
+)
 
 PROMISES: Final = """\
 # Guarantees
@@ -115,7 +125,7 @@ HOW: Final = """\
 ```sh
 make faults-quick            # a sample, some minutes; a part of the gate of every change
 make faults                  # all of it, about 25 minutes on two cores
-make faults ARGS="--seed 7"  # the same operations and faults as another run with this seed
+make faults ARGS="--seed 7"  # the choices of another run with this seed, as far as time lets it
 make faults-nightly          # all of it three times, each random part longer
 ```
 
@@ -194,7 +204,7 @@ def _runs(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         [
             (
                 cell["cell"],
-                *(str(cell[name]) for name in ("kills", "keys", "acked")),
+                *(str(cell[name]) for name in ("kills", "harms", "keys", "acked")),
                 *(str(cell[name]) for name in ("in_doubt", "resolved", "resolved_alone")),
                 str(cell["needs_review"]),
                 _seconds(cell["p50_s"]),
@@ -205,10 +215,12 @@ def _runs(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         ],
     )
     yield (
-        "*in doubt*: keys whose caller heard `UNKNOWN`; *resolved*: those of them that have a"
-        " final outcome in the end, and *alone* those of these for which no person was asked;"
-        " *review*: bookings that needed a person, by the reasons below; p50 and p95: from the"
-        " first write of what was resolved alone to its end.\n"
+        "*kills*: gateways ended by SIGKILL and databases by a crash; *harms*: whatever else was"
+        " done, as an end in good order, a line that was cut, or a full disk; *in doubt*: keys"
+        " whose caller heard `UNKNOWN`, or no answer at all; *resolved*: those that have a final"
+        " outcome in the end, and *alone* those of these for which no person was asked; *review*:"
+        " bookings that needed a person, by the reasons below; p50 and p95: how long the journal"
+        " had what was resolved alone in doubt, where it had.\n"
     )
     yield _table(
         ("needed a person", "rpc", "mode", "reason", "bookings"),

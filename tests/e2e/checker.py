@@ -206,6 +206,10 @@ def _wrong_with_ok(heard: Heard, cases: Cases, found_out: Set[str]) -> Iterator[
         and minor_of(booking.applied.money) != abs(effect.amount_minor)
     ):
         yield f"{request_id} was answered with another amount than was applied"
+    if effect.points and booking.applied.HasField("points"):
+        told = booking.applied.points.value
+        if told != abs(effect.points):
+            yield f"{request_id} was answered with {told} points, {effect.points} were applied"
 
 
 def _effects(cases: Cases) -> Iterator[Violation]:

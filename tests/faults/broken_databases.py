@@ -10,9 +10,12 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
+
 from tests.e2e.house import until
 from tests.faults.cells import under_load
 from tests.faults.database import Standby, wait_for_nobody, wait_for_standby
+from tests.faults.history import Told
 from tests.faults.lane import Lane
 from tests.journal.proxy import Cut
 
@@ -22,6 +25,8 @@ travel any more."""
 CUTS_MIN: Final = 6
 DARK_S: Final = 6.0
 DARK_SPELLS: Final = 2
+PATIENT_S: Final = 1.0
+MUTE_SHARE_MAX: Final = 0.02
 ANSWER_LIMIT_S: Final = 12.0
 """Longer than any deadline of the callers: who is told nothing by then hangs."""
 FULL_LIMIT_S: Final = 20.0
@@ -52,7 +57,7 @@ async def cuts(lane: Lane) -> None:
                 await until(replica.is_ready, "ready again", 20.0)
 
         await under_load(lane, result, "cuts", 8, lane.random_s, harm)
-        result.kills = proxy.cuts - first
+        result.harms = proxy.cuts - first
         result.require(replica.is_running, "the gateway did not outlive its line")
 
 
@@ -70,16 +75,29 @@ async def black_holes(lane: Lane) -> None:
                 proxy.is_dark = True
                 await asyncio.sleep(DARK_S)
                 proxy.is_dark = False
-                result.kills += 1
+                result.harms += 1
                 await until(replica.is_ready, "ready again", 30.0)
                 await asyncio.sleep(1.0)
 
         began = len(lane.history.told)
         await under_load(lane, result, "black holes", 8, lane.random_s, harm)
-        slowest = max(it.ended_s - it.began_s for it in lane.history.told[began:])
+        told = lane.history.told[began:]
+        slowest = max(it.ended_s - it.began_s for it in told)
+        refused = sum(it.heard.reply.reason == "JOURNAL_UNAVAILABLE" for it in told)
+        result.require(refused > 0, "no caller was told that the journal cannot be reached")
+        result.facts["mute"] = mute = sum(map(_is_mute, told))
+        if mute > MUTE_SHARE_MAX * len(told):
+            result.violations.append(f"D3: {mute} callers of {len(told)} heard nothing in time")
         result.facts["slowest_answer_s"] = round(slowest, 2)
         if slowest > ANSWER_LIMIT_S:
             result.violations.append(f"D3: a caller waited {slowest:.1f} s for an answer")
+
+
+def _is_mute(told: Told) -> bool:
+    """Whether a caller who gave it some time heard nothing before its own deadline."""
+    reply = told.heard.reply
+    is_late = reply.code is grpc.StatusCode.DEADLINE_EXCEEDED and not reply.reason
+    return is_late and told.ended_s - told.began_s > PATIENT_S
 
 
 async def promotions(lane: Lane) -> None:
@@ -146,7 +164,7 @@ async def disk_full(lane: Lane) -> None:
                     return not await replica.is_ready()
 
                 await until(is_told, "a full disk is told to probes", FULL_LIMIT_S)
-                result.kills += 1
+                result.harms += 1
                 filler.unlink()
                 await until(replica.is_ready, "ready again", FULL_LIMIT_S)
                 await asyncio.sleep(1.0)
@@ -228,7 +246,7 @@ async def rolling_restarts(lane: Lane) -> None:
                 replica.is_up.clear()
                 replica.child.signal(signal.SIGTERM)
                 code = await replica.end()
-                result.kills += 1
+                result.harms += 1
                 if code:
                     result.violations.append(f"{replica.name} ended with {code} on SIGTERM")
                 await lane.start(replica)
@@ -236,4 +254,4 @@ async def rolling_restarts(lane: Lane) -> None:
             await asyncio.sleep(APART_S)
 
         await under_load(lane, result, "rolling", 12, lane.random_s, harm)
-        result.require(result.kills == len(lane.fleet.replicas), "not every replica was ended")
+        result.require(result.harms == len(lane.fleet.replicas), "not every replica was ended")

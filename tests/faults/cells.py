@@ -16,7 +16,7 @@ from tests.faults.history import percentile
 from tests.faults.lane import LEASE_S, Lane
 from tests.faults.load import Caller, share_out
 from tests.faults.report import Result
-from tests.faults.trades import ACCOUNTS, FALSE, FAR_OFF, Trade, has_words
+from tests.faults.trades import ACCOUNTS, FALSE, FAR_OFF, SPARE_ACCOUNTS, Trade, has_words
 
 TAKEOVER_LIMIT_S: Final = LEASE_S + 5.0
 READY_AGAIN_LIMIT_S: Final = 5.0
@@ -28,6 +28,8 @@ BUSY_S: Final = 0.4
 KILLS_MIN: Final = 3
 WAITERS: Final = 24
 REQUEST_TRIES: Final = 5
+HOLD_LIMIT_S: Final = 40.0
+HOLD_AGAIN_S: Final = 0.5
 
 # How often a point is passed before it kills. The writer passes its points at every commit, the
 # promises' and recovery's own included, so that a low number would fall before any booking.
@@ -150,7 +152,7 @@ async def _try_point(
         count = callers[0].chance.randint(*COUNTS.get(name, counts))
         # A start writes, too: one that has much to write may come to the point before it serves.
         serves = await lane.start(replica, f"{name}=kill@{count}")
-        has_fired = serves and await _book_until_dead(replica, callers, name)
+        has_fired = serves and await _book_until_dead(lane, callers, name)
     if not has_fired and replica.is_running:
         await replica.kill()
     await lane.start(replica)
@@ -160,7 +162,8 @@ async def _try_point(
     return callers, has_fired
 
 
-async def _book_until_dead(replica: Replica, callers: list[Caller], name: str) -> bool:
+async def _book_until_dead(lane: Lane, callers: list[Caller], name: str) -> bool:
+    replica = lane.only
     ends_at = time.monotonic() + DEATH_LIMIT_S
     is_undo = name.startswith("undo-")
     live = asyncio.gather(
@@ -172,6 +175,8 @@ async def _book_until_dead(replica: Replica, callers: list[Caller], name: str) -
     code = await replica.child.find_end(DEATH_LIMIT_S)
     replica.is_up.clear()
     await live
+    if code not in (None, KILLED, CLEAN):
+        lane.fleet.wrong.append(f"{replica.name} ended with {code} on its way to {name}")
     return code == KILLED
 
 
@@ -263,10 +268,18 @@ async def vendor_faults(lane: Lane) -> None:
                 [caller] = lane.callers(1, name, trades=[trade], faults=())
                 met.append(caller)
                 request = await _a_request(lane, caller, trade, method, account)
-                await caller.book(lane.only, request, timeout_s=0.8, fault=header)
-                lane.report.matrix[f"{trade.connection} {method}"] += 1
+            give_up = time.monotonic() + HOLD_LIMIT_S
+            while time.monotonic() < give_up:
+                async with crowd:
+                    reply = await caller.book(lane.only, request, timeout_s=0.8, fault=header)
+                if reply.reason != "ACCOUNT_ON_HOLD":
+                    lane.report.matrix[f"{trade.connection} {method}"] += 1
+                    return
+                # A doubt of before holds the account, until a machine or the operator ends it.
+                await asyncio.sleep(HOLD_AGAIN_S)
+            result.require(False, f"{name} found its account on hold for {HOLD_LIMIT_S:g} s")
 
-        await asyncio.gather(
+        everybody = asyncio.gather(
             *(
                 meet(trade, method, fault, account, header)
                 for trade in lane.trades
@@ -275,9 +288,14 @@ async def vendor_faults(lane: Lane) -> None:
                 for method in _pick(lane, f"{trade.connection} {fault} {header}", of)
             )
         )
+        await lane.operate_until(everybody)
         mine = [request for caller in met for request in caller.mine]
         await lane.rest(share_out(mine, met[0], WAITERS), result)
         await lane.note_faults()
+        for trade in lane.trades:
+            for fault, _ in _faults_of(lane, trade):
+                has_met = lane.faults_fired[f"{trade.connection} {fault}"] > 0
+                result.require(has_met, f"{trade.connection} never met {fault}")
 
 
 def _faults_of(lane: Lane, trade: Trade) -> list[tuple[str, str]]:
@@ -293,7 +311,7 @@ def _ways_to(
     fault: str, magic: str, place: int, trade: Trade
 ) -> list[tuple[str, str, frozenset[str]]]:
     """Account, header and methods with which a booking meets the fault."""
-    ways = [(ACCOUNTS[place % len(ACCOUNTS)], fault, trade.methods)]
+    ways = [(SPARE_ACCOUNTS[place % len(SPARE_ACCOUNTS)], fault, trade.methods)]
     if magic:
         ways.append((magic, "", trade.methods & MOVES - {"AddGiftTip"}))
     return ways
@@ -330,7 +348,7 @@ async def random_kills(lane: Lane) -> None:
 
         async def harm(ends_at: float) -> None:
             while time.monotonic() < ends_at - 1 or result.kills < KILLS_MIN:
-                await asyncio.sleep(chance.uniform(0.3, 1.2))
+                await asyncio.sleep(chance.uniform(0.2, 0.9))
                 await replica.kill()
                 result.kills += 1
                 await lane.start(replica)
@@ -353,10 +371,12 @@ async def database_restarts(lane: Lane) -> None:
         ready_again_s: list[float] = []
 
         async def harm(ends_at: float) -> None:
-            while time.monotonic() < ends_at - 1 or result.kills < KILLS_MIN:
+            while time.monotonic() < ends_at - 1 or len(ready_again_s) < KILLS_MIN:
                 await asyncio.sleep(chance.uniform(0.5, 1.5))
-                await database.restart(modes[result.kills % 2])
-                result.kills += 1
+                mode = modes[len(ready_again_s) % 2]
+                await database.restart(mode)
+                result.kills += mode == "immediate"
+                result.harms += mode == "fast"
                 began = time.monotonic()
                 # Whoever is told that it is not ready sends nothing, so it must find out itself.
                 await until(replica.is_ready, "ready again", 30.0)
@@ -380,11 +400,11 @@ async def sigterms(lane: Lane) -> None:
     async with lane.cell("SIGTERM") as result:
 
         async def harm(ends_at: float) -> None:
-            while result.kills < 2:
+            while result.harms < 2:
                 await asyncio.sleep(chance.uniform(0.5, 1.0))
                 replica.terminate()
                 code = await replica.end()
-                result.kills += 1
+                result.harms += 1
                 if code != CLEAN:
                     result.violations.append(f"SIGTERM ended with {code}")
                 await lane.start(replica)

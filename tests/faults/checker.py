@@ -19,7 +19,7 @@ from tests.e2e.checker import Violation, World, violations
 from tests.e2e.journal import Row, read_journal
 from tests.e2e.vendor import Vendor
 from tests.faults.history import History, Told
-from tests.faults.wishes import still_stands, unwished
+from tests.faults.wishes import still_stands, taken_back, unwished
 from tests.faults.words import denied, never_stood, turned_away, undid_another
 
 _STATE_PREFIX: Final = "BOOKING_STATE_"
@@ -71,13 +71,15 @@ async def find_violations(
     wrong = [
         *violations(world),
         *changes_of_mind(history.told),
-        *bugs_told(history.told),
+        *bugs_told(history),
+        *false_refusals(world, history),
         *never_stood(world),
         *undid_another(world),
         *denied(world, history.told),
         *turned_away(history.told),
         *unwished(world, history),
         *still_stands(world, history, helped),
+        *taken_back(world, history),
         *[it async for it in _own_words(caller, history.told, world.rows)],
     ]
     for name, vendor in fleet.vendors.items():
@@ -129,16 +131,28 @@ def changes_of_mind(told: Sequence[Told]) -> Iterator[Violation]:
                 yield Violation("I12", text, request_id)
 
 
-def bugs_told(told: Sequence[Told]) -> Iterator[Violation]:
+def bugs_told(history: History) -> Iterator[Violation]:
     """S17: no trouble of this plan is a bug of the gateway, so no caller is told of one.
 
     A vendor that refuses our credential is no bug, and is INTERNAL all the same.
     """
-    for it in told:
-        reply = it.heard.reply
+    booked = ((it.key[0], it.heard.reply) for it in history.told)
+    for request_id, reply in (*booked, *history.words):
         is_internal = reply.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
         if is_internal and reply.reason not in _OPERATORS_TROUBLES:
-            yield Violation("S17", f"{it.key[0]} was told {it.heard.reply}", it.key[0])
+            yield Violation("S17", f"{request_id or 'who read'} was told {reply}", request_id)
+
+
+def false_refusals(world: World, history: History) -> Iterator[Violation]:
+    """I12: who may not cancel is told the true outcome, where it is told for good."""
+    states = {row.request_id: row.state for row in world.rows}
+    for request_id, reply in history.words:
+        if reply.reason != "CANCEL_NOT_POSSIBLE" or not reply.is_final:
+            continue
+        stood = states.get(request_id) in ("SUCCEEDED", "REVERSED")
+        if stood != (reply.outcome == "EXECUTED"):
+            text = f"{request_id} is {states.get(request_id)}, and its cancellation heard {reply}"
+            yield Violation("I12", text, request_id)
 
 
 def _outcome(it: Told) -> str:

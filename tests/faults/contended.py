@@ -173,7 +173,7 @@ async def no_slots(lane: Lane) -> None:
                 result.facts["connections"] = len(crowd)
                 await until(is_told, "a full database is told to probes", FULL_LIMIT_S)
                 await asyncio.sleep(FULL_S)
-                result.kills += 1
+                result.harms += 1
             finally:
                 await asyncio.to_thread(_leave, crowd)
             await until(replica.is_ready, "ready again", FULL_LIMIT_S)

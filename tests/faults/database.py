@@ -19,13 +19,15 @@ from tests.e2e.journal import BOOKING_COLUMNS, HISTORY_COLUMNS
 _CONTROL_LIMIT_S = 60
 # What the checkers read of a journal: read_journal of tests.e2e.journal, and read_resolved.
 _COLUMNS = {"booking": BOOKING_COLUMNS, "history": HISTORY_COLUMNS}
-# Closed by a machine alone: what stood at RESERVED waited for its caller.
+# What was in doubt, from then until its end; what stood at RESERVED waited for its caller.
 _RESOLVED = (
-    "SELECT b.request_id, (max(h.time) - min(h.time)) / 1e6"
+    "SELECT request_id, (ended - doubted) / 1e6 FROM (SELECT b.request_id,"
+    " min(CASE WHEN h.to_state = 'IN_DOUBT' THEN h.time END) AS doubted,"
+    " min(CASE WHEN h.to_state IN ('SUCCEEDED', 'DECLINED', 'NOT_EXECUTED', 'REVERSED')"
+    " THEN h.time END) AS ended,"
+    " sum(h.to_state = 'RESERVED') AS waited"
     " FROM booking b JOIN history h USING (booking_id) WHERE b.operation <> ''"
-    " GROUP BY b.booking_id, b.request_id"
-    " HAVING sum(h.to_state IN ('SUCCEEDED', 'DECLINED', 'NOT_EXECUTED')) > 0"
-    " AND sum(h.to_state = 'RESERVED') = 0"
+    " GROUP BY b.booking_id, b.request_id) WHERE waited = 0 AND ended > doubted"
 )
 
 
@@ -204,7 +206,7 @@ def copy_journal(dsn: str, copy: Path) -> Path:
 
 
 def read_resolved(journal: Path) -> dict[str, float]:
-    """Seconds from the first write of each booking to its end, by request_id."""
+    """Seconds from the first doubt about each booking to its end, by request_id."""
     with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as connection:
         return dict(connection.execute(_RESOLVED).fetchall())
 

@@ -103,17 +103,26 @@ class Replica:
         self.is_up.clear()
         return code
 
+    def note_an_end(self) -> None:
+        """One that has ended by itself, though nobody had killed or stopped it, is a finding."""
+        code = self.child.process.returncode
+        if code is not None and self.is_up.is_set():
+            self._fleet.wrong.append(f"{self.name} had ended by itself, with {code}")
+
     async def kill(self) -> None:
         """kill -9; nothing of it runs any more on return."""
+        self.note_an_end()
         self.is_up.clear()
         await self.child.kill()
 
     def terminate(self) -> None:
+        self.note_an_end()
         self.is_up.clear()
         self.child.signal(signal.SIGTERM)
 
     def freeze(self) -> None:
         """SIGSTOP: it holds its connections, and hears and does nothing."""
+        self.note_an_end()
         self.is_up.clear()
         self.child.signal(signal.SIGSTOP)
 
@@ -155,6 +164,8 @@ class Fleet(House):
         way = wire_dsn or dsn
         self.settings = {**settings, "JOURNAL__DSN": way} if way else dict(settings)
         self.replicas = [Replica(self, name) for name in names]
+        self.wrong: list[str] = []
+        """What is wrong with the processes themselves."""
 
     async def open(self) -> None:
         """Starts the vendors alone, with accounts for many callers; each replica is started by

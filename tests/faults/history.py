@@ -41,6 +41,9 @@ class History:
     """Every request_id that was to be cancelled, whatever was answered."""
     cancels: Counter[str] = field(default_factory=Counter)
     cancelled: list[Cancelled] = field(default_factory=list)
+    words: list[tuple[str, Reply]] = field(default_factory=list)
+    """What was told of a request_id beside the answers to its booking: to who cancelled, asked or
+    read."""
 
     async def book(
         self,
@@ -60,6 +63,7 @@ class History:
         request: Message = bookings_pb2.CancelBookingRequest(request_id=request_id)
         self.cancel_asked.add(request_id)
         reply: Reply = await replica.caller.call(request, timeout_s=5.0)
+        self.words.append((request_id, reply))
         self.cancels[reply.reason or reply.code.name] += 1
         if reply.is_ok:
             self.cancelled.append(Cancelled(request_id, is_final=reply.booking.final))
@@ -77,7 +81,7 @@ class Summary:
     resolved_alone: int
     """Those of them for whose end nobody was asked."""
     resolve_s: tuple[float, ...]
-    """Seconds from the first write to the end of what was resolved alone, shortest first."""
+    """Seconds from the first doubt to the end of what was resolved alone, shortest first."""
     replays: int
     conflicts: int
 
@@ -87,11 +91,13 @@ def summarise(
     resolved_s: Mapping[str, float],
     open_ids: Collection[str] = (),
     helped_ids: Collection[str] = (),
+    known_ids: Collection[str] | None = None,
 ) -> Summary:
-    """Counts by request; an answer without our word is unknown, as it is for any caller.
+    """Counts by request; in doubt is what was told to be unknown, and what nobody answered.
 
-    By the journal `resolved_s` is how long each booking took, since a caller may ask much later,
-    and `open_ids` are the requests that have no end; `helped_ids` those whose end took a person.
+    By the journal `resolved_s` is how long each doubt lasted, since a caller may ask much later,
+    and `open_ids` are the requests that have no end; `helped_ids` those whose end took a person;
+    what is not among `known_ids`, if they are given, never arrived and is no doubt.
     """
     doubts: set[str] = set()
     acked: set[str] = set()
@@ -103,8 +109,11 @@ def summarise(
         replays += reply.is_replayed
         if reply.is_ok:
             acked.add(it.key[0])
-        if not reply.is_final and not is_other and reply.outcome in ("", "UNKNOWN"):
+        is_mute = not reply.outcome and not reply.reason
+        if not reply.is_final and (reply.outcome == "UNKNOWN" or is_mute):
             doubts.add(it.key[0])
+    if known_ids is not None:
+        doubts.intersection_update(known_ids)
     resolved = doubts.difference(open_ids)
     alone = resolved.difference(helped_ids)
     return Summary(

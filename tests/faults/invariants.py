@@ -81,11 +81,14 @@ INVARIANTS: Final = (
     Invariant(
         "I12",
         "what was told for good is never contradicted later, nor a cancellation that was answered;"
-        " and a doubt that was left to AUTO_REVERSE does not stand",
+        " a doubt that was left to AUTO_REVERSE does not stand, and an OK is not taken back"
+        " that nobody had cancelled",
         (
             "tests.faults.checker.changes_of_mind",
             "tests.e2e.checker._cancelled",
             "tests.faults.wishes.still_stands",
+            "tests.faults.wishes.taken_back",
+            "tests.faults.checker.false_refusals",
         ),
     ),
     Invariant(

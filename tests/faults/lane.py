@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -78,6 +79,8 @@ class Lane:
     at_end: list[Callable[[], None]] = field(default_factory=list)
     """What has to be ended after the gateways."""
     _known_wrong: set[str] = field(default_factory=set)
+    faults_fired: Counter[str] = field(default_factory=Counter)
+    """By vendor and fault, on this lane."""
     _noted: set[tuple[str, int]] = field(default_factory=set)
     _made: int = 0
 
@@ -155,10 +158,18 @@ class Lane:
             self.report.states[row.state] += row.request_id in mine
             if row.request_id in mine and row.method and row.state in ("SUCCEEDED", "REVERSED"):
                 self.report.methods[f"{row.connection} {row.method}"] += 1
-        open_ids = {row.request_id for row in rows if row.state in OPEN_STATES}
         result.summary = summarise(
-            self.history.told[first:], resolved_s, open_ids, self.operator.helped
+            self.history.told[first:],
+            resolved_s,
+            open_ids={row.request_id for row in rows if row.state in OPEN_STATES},
+            helped_ids=self.operator.helped,
+            known_ids={row.request_id for row in rows},
         )
+        for replica in self.fleet.replicas:
+            replica.note_an_end()
+        result.violations += [*self.fleet.wrong, *self.operator.problems]
+        self.fleet.wrong.clear()
+        self.operator.problems.clear()
         new_reviews = self.operator.reviews - reviews
         result.needs_review = new_reviews.total()
         self.report.reviews += new_reviews
@@ -186,15 +197,19 @@ class Lane:
         everybody = asyncio.gather(
             *(caller.come_to_rest() for caller in callers), return_exceptions=True
         )
-        while not everybody.done():
-            await self.operator.decide()
-            await asyncio.wait({everybody}, timeout=OPERATOR_EVERY_S)
+        await self.operate_until(everybody)
         for end in await everybody:
             if isinstance(end, Restless):
                 result.violations.append(f"I10: {end}")
             elif isinstance(end, BaseException):
                 raise end
         await self._end_what_nobody_waits_for()
+
+    async def operate_until(self, everybody: "asyncio.Future[Any]") -> None:
+        """The operator decides what waits for a person until all of it is done."""
+        while not everybody.done():
+            await self.operator.decide()
+            await asyncio.wait({everybody}, timeout=OPERATOR_EVERY_S)
 
     async def _end_what_nobody_waits_for(self) -> None:
         """Recovery's part and the operator's, of what its callers have left."""
@@ -219,6 +234,7 @@ class Lane:
                 if it.fault and (name, it.number) not in self._noted:
                     self._noted.add((name, it.number))
                     self.report.faults_fired[f"{name} {it.fault}"] += 1
+                    self.faults_fired[f"{name} {it.fault}"] += 1
 
     async def _look(self) -> Any:
         return await look(self.fleet, self.history)

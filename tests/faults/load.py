@@ -271,7 +271,9 @@ class Caller:
             cards_pb2.ListTransactionsRequest(account=account),
             points_pb2.ListExpiringPointsRequest(account=account, year=2026),
         ]
-        await place.caller.call(self.chance.choice(reads), timeout_s=2.0, fault=self.fault())
+        read = self.chance.choice(reads)
+        reply = await place.caller.call(read, timeout_s=2.0, fault=self.fault())
+        self.history.words.append(("", reply))
 
     async def book_where_nobody_answers(self) -> None:
         request = top_up(self._next_size(), "10480", connection=self.down, request_id=self.new_id())
@@ -326,6 +328,7 @@ class Caller:
         while True:
             asked = bookings_pb2.GetBookingRequest(request_id=request_id)
             reply = await self._any().caller.call(asked)
+            self.history.words.append((request_id, reply))
             if reply.is_ok and reply.booking.outcome != types_pb2.OUTCOME_UNKNOWN:
                 return bool(reply.booking.final)
             if reply.reason == "NOT_FOUND":

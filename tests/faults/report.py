@@ -20,7 +20,7 @@ RUNS_KEPT: Final = 3
 KEYS_TO_COUNT: Final = 50
 TERMINAL_STATES: Final = ("SUCCEEDED", "DECLINED", "NOT_EXECUTED", "REVERSED")
 HEADINGS: Final = (
-    *("cell", "kills", "keys", "acked", "in doubt", "resolved", "alone", "review"),
+    *("cell", "kills", "harms", "keys", "acked", "in doubt", "resolved", "alone", "review"),
     *("p50 s", "p95 s", "takeovers", "slowest s", "violations"),
 )
 
@@ -40,7 +40,9 @@ class Result:
     cell: str
     summary: Summary
     kills: int = 0
-    """Processes that were killed, ended, or restarted."""
+    """Processes that were killed at once: gateways by SIGKILL, databases by a crash."""
+    harms: int = 0
+    """What else was done: an end or a restart in good order, a line cut, a disk filled."""
     is_of_doubts: bool = False
     """Whether its callers need not hear a single OK: its kills are what it is for."""
     needs_review: int = 0
@@ -91,7 +93,7 @@ class Report:
             # nothing but doubts may all end without an OK: it has its kill for a floor.
             is_counted = summary.keys >= KEYS_TO_COUNT and not result.is_of_doubts
             share = ACKED_SHARE_MIN if is_counted else 0.0
-            is_bare = not summary.acked and not result.kills
+            is_bare = not summary.acked and not result.kills + result.harms
             if summary.acked < share * summary.keys or is_bare:
                 missed.append(f"{result.cell}: {summary.acked} of {summary.keys} keys acked")
         if not is_whole:
@@ -138,6 +140,7 @@ class Report:
         return Result(
             cell="all",
             kills=sum(it.kills for it in self.results),
+            harms=sum(it.harms for it in self.results),
             needs_review=sum(it.needs_review for it in self.results),
             takeovers_s=[s for it in self.results for s in it.takeovers_s],
             violations=[line for it in self.results for line in it.violations],
@@ -197,6 +200,7 @@ def _counts(result: Result) -> dict[str, Any]:
     return {
         "cell": result.cell,
         "kills": result.kills,
+        "harms": result.harms,
         "keys": summary.keys,
         "acked": summary.acked,
         "in_doubt": summary.in_doubt,
@@ -214,7 +218,7 @@ def _row(result: Result) -> tuple[str, ...]:
     slowest = max(result.takeovers_s, default=None)
     return (
         result.cell,
-        *map(str, (result.kills, summary.keys, summary.acked, summary.in_doubt)),
+        *map(str, (result.kills, result.harms, summary.keys, summary.acked, summary.in_doubt)),
         *map(str, (summary.resolved, summary.resolved_alone, result.needs_review)),
         _seconds(percentile(summary.resolve_s, 0.5)),
         _seconds(percentile(summary.resolve_s, 0.95)),

@@ -1,7 +1,8 @@
 """Hurts real gateways in every way of the fault plan, and prints whether a promise was broken.
 
-`python -m tests.faults.run --seed 7` repeats the choice of operations and faults of a run, not
-the kernel's choice of what comes first. `--size` is how much of the plan is run: a sample of it,
+`python -m tests.faults.run --seed 7` repeats the choices of a run: which operations and faults,
+as far as they hang on nothing that was answered meanwhile; not the kernel's choice of what comes
+first. `--size` is how much of the plan is run: a sample of it,
 every cell once, or every cell again and again.
 """
 
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.write(options.report, size.floors, is_whole=is_whole)
     print(f"\n{report.table()}\n")
     missed = report.floors_missed(size.floors, is_whole=is_whole)
-    if options.keep and is_whole and not missed:
+    if options.keep and is_whole and size.is_full and not missed and not report.broken:
         report.keep(options.keep)
     for line in report.violations:
         print(f"VIOLATION {line}")

@@ -7,9 +7,10 @@ from google.rpc import error_details_pb2, status_pb2
 from loyalty_gateway.failpoints import POINTS
 from loyalty_gateway.sandbox.faults import FAULTS
 from tests.e2e.caller import Reply, top_up
-from tests.e2e.checker import Heard
-from tests.faults.checker import bugs_told, changes_of_mind
-from tests.faults.history import Summary, Told, percentile, summarise
+from tests.e2e.checker import Heard, World
+from tests.e2e.journal import Row
+from tests.faults.checker import bugs_told, changes_of_mind, false_refusals
+from tests.faults.history import History, Summary, Told, percentile, summarise
 from tests.faults.report import KEYS_TO_COUNT, TERMINAL_STATES, Floors, Report, Result
 from tests.faults.trades import TRADES
 
@@ -55,9 +56,45 @@ def test_who_asked_before_the_end_may_hear_less() -> None:
 
 
 def test_a_bug_that_a_caller_was_told_of_is_found() -> None:
-    [found] = bugs_told(told(Reply(grpc.StatusCode.INTERNAL), OK, SILENCE, refusal("UNKNOWN")))
+    bug = Reply(grpc.StatusCode.INTERNAL)
+    booked = History(told=told(bug, OK, SILENCE, refusal("UNKNOWN")))
+    cancelled = History(told=told(OK), words=[("", OK), (REQUEST.request_id, bug)])
 
-    assert found.invariant == "S17"
+    for history in (booked, cancelled):
+        [found] = bugs_told(history)
+        assert (found.invariant, found.request_id) == ("S17", REQUEST.request_id)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "is_false"),
+    [
+        ("EXECUTED", "SUCCEEDED", False),
+        ("EXECUTED", "DECLINED", True),
+        ("NOT_EXECUTED", "DECLINED", False),
+        ("NOT_EXECUTED", "SUCCEEDED", True),
+    ],
+)
+def test_a_cancellation_that_hears_another_outcome_than_the_true_one_is_found(
+    outcome: str, state: str, is_false: bool
+) -> None:
+    world = World(rows=[Row("b1", REQUEST.request_id, state)])
+    final = refusal(outcome, is_final=True, reason="CANCEL_NOT_POSSIBLE")
+    passing = refusal("UNKNOWN", reason="CANCEL_NOT_POSSIBLE")
+    history = History(words=[(REQUEST.request_id, final), (REQUEST.request_id, passing)])
+
+    assert len(list(false_refusals(world, history))) == is_false
+
+
+def test_who_was_told_that_nothing_was_sent_is_in_no_doubt() -> None:
+    refused = refusal("", reason="JOURNAL_UNAVAILABLE")
+    passing = refusal("NOT_EXECUTED", reason="PROVIDER_UNREACHABLE")
+
+    assert summarise(told(refused, passing, OK), {}).in_doubt == 0
+
+
+def test_what_never_arrived_is_no_doubt() -> None:
+    assert summarise(told(SILENCE), {}, known_ids={"another"}).in_doubt == 0
+    assert summarise(told(SILENCE), {}, known_ids={REQUEST.request_id}).in_doubt == 1
 
 
 def test_a_doubt_counts_as_resolved_when_the_journal_knows_its_end() -> None:

@@ -12,7 +12,7 @@ from tests.e2e.test_checker import sound_world
 from tests.e2e.wanted import BookingRequest
 from tests.faults.history import History, Told
 from tests.faults.test_verdict import OK, SILENCE, refusal
-from tests.faults.wishes import still_stands, unwished
+from tests.faults.wishes import still_stands, taken_back, unwished
 
 DOUBT = refusal("UNKNOWN")
 
@@ -83,3 +83,30 @@ def test_what_was_given_up_may_stand_where_its_undo_is_declined_or_a_person_said
     assert list(still_stands(undone(world, "DECLINED"), history)) == []
     assert list(still_stands(world, history, {request.request_id})) == []
     assert list(still_stands(undone(world, "NOT_EXECUTED"), history)) != []
+
+
+def reversed_by_itself(world: World) -> World:
+    """The same, with its first booking undone by the gateway."""
+    undo = undone(world)
+    return replace(undo, rows=[replace(undo.rows[0], state="REVERSED"), *undo.rows[1:]])
+
+
+def test_an_ok_that_is_undone_though_nobody_cancelled_it_is_found() -> None:
+    world, request, history = given_up(SILENCE, OK)
+
+    assert list(taken_back(undone(world), history)) == [], "it stands"
+    [found] = taken_back(reversed_by_itself(world), history)
+    assert (found.invariant, found.request_id) == ("I12", request.request_id)
+
+
+def test_an_ok_may_be_taken_back_by_who_cancels_or_leaves_or_while_the_journal_is_away() -> None:
+    away = refusal("UNKNOWN", reason="JOURNAL_UNAVAILABLE")
+    world, request, cancelled = given_up(OK)
+    cancelled.cancel_asked.add(request.request_id)
+    _, _, heard_away = given_up(away, OK)
+    _, _, gone = given_up(OK)
+    gone.asked.append(request)
+    _, _, never_told = given_up(SILENCE)
+
+    for history in (cancelled, heard_away, gone, never_told):
+        assert list(taken_back(reversed_by_itself(world), history)) == []

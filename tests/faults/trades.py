@@ -20,6 +20,8 @@ from tests.e2e.caller import Caller, Reply, money
 from tests.e2e.wanted import BookingRequest
 
 ACCOUNTS: Final = tuple(str(number) for number in range(40_001, 40_025))
+SPARE_ACCOUNTS: Final = tuple(str(number) for number in range(40_101, 40_173))
+"""As rich as those; for what may leave an account on hold."""
 SLEEPERS: Final = tuple(str(number) for number in range(41_001, 41_401))
 """Gift cards that are not active yet; each is activated by one request."""
 BALANCE_MINOR: Final = 9_000_000_000
@@ -326,7 +328,7 @@ def _card_seeds() -> Sequence[CardSeed]:
             (PastEffect("refill", BALANCE_MINOR, POINTS, _FIRST_DAY_S),),
             detail={"firstName": "Rich", "lastName": "Caller"},
         )
-        for account in ACCOUNTS
+        for account in (*ACCOUNTS, *SPARE_ACCOUNTS)
     ]
 
 
@@ -340,7 +342,7 @@ def _pass_seeds() -> Sequence[CardSeed]:
             (PastEffect("credit", BALANCE_MINOR, 0, _FIRST_DAY_S),),
             detail=SandboxPass(account, "Rich", "Caller", BALANCE_MINOR, "").detail,
         )
-        for account in ACCOUNTS
+        for account in (*ACCOUNTS, *SPARE_ACCOUNTS)
     ]
 
 
@@ -363,7 +365,7 @@ def _member_seeds() -> Sequence[CardSeed]:
                 "enrolled": "2026-01-05T09:30:00",
             },
         )
-        for account in ACCOUNTS
+        for account in (*ACCOUNTS, *SPARE_ACCOUNTS)
     ]
 
 
@@ -376,7 +378,7 @@ def _gift_seeds() -> Sequence[CardSeed]:
     return [
         *(
             CardSeed(it, "Rich Caller", BALANCE_MINOR, POINTS, past, detail=detail)
-            for it in ACCOUNTS
+            for it in (*ACCOUNTS, *SPARE_ACCOUNTS)
         ),
         *(CardSeed(it, "", 0, 0, (), detail={**detail, "is_active": False}) for it in SLEEPERS),
     ]

@@ -47,6 +47,29 @@ def still_stands(
             yield Violation("I12", text, request_id)
 
 
+def taken_back(world: World, history: History) -> Iterator[Violation]:
+    """I12: what its callers were told to be booked is undone for who cancels it, and nobody else.
+
+    A wish that could not be written at once may come too late for another replica's caller: where
+    a caller has left, or was told that the journal is away, nothing is said here.
+    """
+    cases = world.cases()
+    good = {it.key[0] for it in history.told if it.heard.reply.is_ok}
+    away = {it.key[0] for it in history.told if it.heard.reply.reason == _JOURNAL_AWAY}
+    asked = Counter(it.request_id for it in history.asked)
+    answered = Counter(it.key[0] for it in history.told)
+    left = {request_id for request_id, count in asked.items() if count > answered[request_id]}
+    for case in cases:
+        request_id = case.row.request_id
+        if case.row.state != "REVERSED" or request_id not in good:
+            continue
+        undos = [undo for undo in cases.undos_of(case.row) if undo.row.state == "SUCCEEDED"]
+        is_own = all(undo.row.request_id.startswith(OWN_UNDO) for undo in undos)
+        if is_own and request_id not in history.cancel_asked | away | left:
+            text = f"{request_id} was told OK, and was undone though nobody cancelled it"
+            yield Violation("I12", text, request_id)
+
+
 def _relied_on(history: History) -> set[str]:
     """What was asked for with AUTO_REVERSE by a caller who has not heard OK."""
     asked = Counter(it.request_id for it in history.asked if _is_auto(it))
