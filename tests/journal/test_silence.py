@@ -10,12 +10,14 @@ import pytest
 
 from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
+from loyalty_gateway.domain.operations import InDoubtPolicy
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.postgres import PostgresStore
 from loyalty_gateway.journal.store import JournalRefused
 from loyalty_gateway.journal.writer import Opening, Writer
-from tests.booking.house import HookedJournal, failure, open_house, until
-from tests.booking.vendor import FakeVendor, Gate, books
+from tests.booking.house import HookedJournal, an_undo, failure, open_house, until
+from tests.booking.undoing import SETTLED, a_house, a_vendor
+from tests.booking.vendor import FakeVendor, Gate, books, loses_the_answer, loses_the_request
 from tests.journal.proxy import Cut, Proxy, running_proxy
 from tests.journal.rows import CHECK, TENANT, a_booking, moved, open_journal, opened, succeeded
 from tests.journal.test_group import open_all, states_told
@@ -31,6 +33,11 @@ LIMIT_S = 20.0
 async def proxy(postgres_dsn: str) -> AsyncIterator[Proxy]:
     async with running_proxy(postgres_dsn) as proxy:
         yield proxy
+
+
+def patient_store(proxy: Proxy) -> PostgresStore:
+    """As in production: a line may be silent for longer than callers wait."""
+    return PostgresStore(proxy.dsn, silence_max_s=7)
 
 
 def store_behind(proxy: Proxy) -> PostgresStore:
@@ -250,6 +257,60 @@ async def test_nothing_is_sent_while_the_journal_is_silent(proxy: Proxy) -> None
     assert error.reason is Reason.JOURNAL_UNAVAILABLE
     assert sends == []
     assert not answer.is_replayed
+
+
+async def test_an_undo_hears_in_time_that_the_journal_is_silent(proxy: Proxy) -> None:
+    """Its original is read before anything else."""
+    async with a_house("", a_vendor(), store=patient_store(proxy)) as house:
+        await house.book()
+        proxy.is_dark = True
+        began_s = monotonic()
+        error = await failure(house.engine.book(an_undo("undo-0001", "sale-0001", within_s=0.5)))
+        took_s = monotonic() - began_s
+        proxy.is_dark = False
+
+    assert (error.reason, error.fate) == (Reason.JOURNAL_UNAVAILABLE, None)
+    assert took_s < 1
+
+
+@pytest.mark.parametrize("policy", InDoubtPolicy)
+async def test_a_doubt_is_told_in_time_though_the_journal_is_silent(
+    proxy: Proxy, policy: InDoubtPolicy
+) -> None:
+    gate = Gate(loses_the_answer)
+    async with a_house("", a_vendor(gate), SETTLED, store=patient_store(proxy)) as house:
+        began_s = monotonic()
+        caller = asyncio.create_task(house.fails(in_doubt_policy=policy, within_s=1))
+        await gate.arrived.wait()
+        proxy.is_dark = True
+        gate.go.set()
+        error = await caller
+        took_s = monotonic() - began_s
+        proxy.is_dark = False
+        is_auto = policy is InDoubtPolicy.AUTO_REVERSE
+        await house.becomes(State.REVERSED if is_auto else State.SUCCEEDED)
+
+    assert error.fate is Fate.UNKNOWN
+    assert took_s < 1.2
+
+
+async def test_who_waits_for_a_doubt_hears_in_time_though_the_journal_is_silent(
+    proxy: Proxy,
+) -> None:
+    vendor = FakeVendor(otherwise=loses_the_request)
+    async with open_house("", vendor, store=patient_store(proxy)) as house:
+        await house.fails(within_s=0.5)
+        await house.becomes(State.IN_DOUBT)
+        waiting = asyncio.create_task(house.fails(within_s=1))
+        await asyncio.sleep(0.3)
+        proxy.is_dark = True
+        began_s = monotonic()
+        error = await waiting
+        took_s = monotonic() - began_s
+        proxy.is_dark = False
+
+    assert error.fate is Fate.UNKNOWN
+    assert took_s < 1.2
 
 
 async def test_what_was_sent_before_the_journal_fell_silent_is_open_and_then_settled(

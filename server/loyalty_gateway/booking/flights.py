@@ -6,9 +6,9 @@ sent. What a caller hears is always what the journal holds.
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from loyalty_gateway import failpoints
 from loyalty_gateway.booking.admission import refusal_to_start
@@ -22,7 +22,7 @@ from loyalty_gateway.booking.moves import Moves
 from loyalty_gateway.booking.opening import Flight, Landed, Openings, refused
 from loyalty_gateway.booking.sealed import Sealed
 from loyalty_gateway.booking.settling import Ending, Settling
-from loyalty_gateway.booking.watching import UNSETTLED, Watchers
+from loyalty_gateway.booking.watching import UNSETTLED, Watchers, last_look
 from loyalty_gateway.domain.booking import (
     Answer,
     AnswerCodec,
@@ -34,11 +34,16 @@ from loyalty_gateway.domain.booking import (
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
 from loyalty_gateway.domain.operations import InDoubtPolicy
 from loyalty_gateway.journal.journal import Journal
+from loyalty_gateway.journal.writer import unavailable
 from loyalty_gateway.providers.port import Send, StatusRow
 from loyalty_gateway.telemetry import metrics
 from loyalty_gateway.telemetry.spans import booking_span
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_WISH_S = 0.5
 
 
 class Flights:
@@ -83,7 +88,7 @@ class Flights:
                 once the journal was asked; without it nothing is said of earlier calls.
         """
         try:
-            draft = await self._drafts.draft(call)
+            draft = await _in_time(call, self._drafts.draft(call))
         except LoyaltyError as error:
             if error.reason is not Reason.ORIGINAL_NOT_FOUND:
                 raise
@@ -95,7 +100,7 @@ class Flights:
         except LoyaltyError as error:
             if error.fate is Fate.UNKNOWN:
                 # Before the caller hears of the doubt, since it relies on the undo from then on.
-                known = await self._give_up(draft.booking)
+                known = await self._give_up(draft.booking, call.deadline)
                 if known is not None and known.is_answered:
                     return self._answer(Landed(known, is_replayed=True), is_replayed=True)
             raise
@@ -106,16 +111,18 @@ class Flights:
                 self._give_up_later(draft.booking, "the caller has gone")
             raise
 
-    async def _give_up(self, asked: Booking) -> Booking | None:
+    async def _give_up(self, asked: Booking, deadline: float) -> Booking | None:
         """Notes that the caller relies on the undo, at once or as soon as the journal can be
         written; the caller's own error stays what it is."""
         try:
-            known = await self._moves.give_up(asked, "AUTO_REVERSE")
+            async with asyncio.timeout_at(last_look(deadline)):
+                known = await self._moves.give_up(asked, "AUTO_REVERSE")
             flight = self._flight_of(asked)
             # Another caller of the same flight relies on the undo, which may come in a moment.
             return None if flight is not None and flight.is_given_up else known
-        except LoyaltyError as error:
-            log.warning("The undo of a doubt could not be noted yet: %s", error.message)
+        except (LoyaltyError, TimeoutError) as error:
+            why = str(error) or "the journal is silent"
+            log.warning("The undo of a doubt could not be noted yet: %s", why)
             self._give_up_later(asked, "AUTO_REVERSE")
             return None
         except asyncio.CancelledError:
@@ -149,7 +156,7 @@ class Flights:
             is_refused = refusal is not None or draft.refusal is not None
             if is_refused or call.validate_only or draft.offer.prepare or draft.is_undo:
                 # Something is about to be refused, or to be done before write 1 looks it up.
-                known = await self._journal.find(call.tenant, request_id=call.request_id)
+                known = await self._find(call)
             if call.validate_only:
                 return self._validated(booking, known, refusal or draft.refusal)
             if known is not None and (refusal is not None or known.state is not State.RESERVED):
@@ -162,11 +169,12 @@ class Flights:
                     self._same_request(known, booking)
                 raise refused(refusal, call, known)
             flight = self._launch(key, call, draft, known)
-        landed = await self._wait(flight, booking, call.deadline)
+        deadline = _heard_by(call)
+        landed = await self._wait(flight, booking, deadline)
         self._same_request(landed.booking, booking)
         if landed.booking.state in UNSETTLED and not landed.booking.is_answered:
             settled = await self._watchers.watch(
-                landed.booking, call.deadline, is_kicked=landed.is_replayed
+                landed.booking, deadline, is_kicked=landed.is_replayed
             )
             landed = replace(landed, booking=settled)
         return self._answer(landed, is_replayed=landed.is_replayed or not is_mine)
@@ -174,12 +182,15 @@ class Flights:
     async def _without_original(self, call: BookingCall, error: LoyaltyError) -> Answer:
         """The original of an undo is not known; the request_id may be, and then it means something
         else, or was cancelled."""
-        known = await self._journal.find(call.tenant, request_id=call.request_id)
+        known = await self._find(call)
         if known is None:
             raise refused(error, call, None)
         if known.is_tombstone:
             return self._answer(Landed(known, is_replayed=True), is_replayed=True)
         raise _reused(known, call.account.connection or known.connection)
+
+    async def _find(self, call: BookingCall) -> Booking | None:
+        return await _in_time(call, self._journal.find(call.tenant, request_id=call.request_id))
 
     def _validated(
         self, booking: Booking, known: Booking | None, refusal: LoyaltyError | None
@@ -300,7 +311,7 @@ class Flights:
         """Answers a repeat while new bookings are refused; a doubt may still end meanwhile."""
         self._same_request(known, asked)
         if known.state in UNSETTLED and not known.is_answered:
-            known = await self._watchers.watch(known, call.deadline, is_kicked=True)
+            known = await self._watchers.watch(known, _heard_by(call), is_kicked=True)
         return self._answer(Landed(known, is_replayed=True), is_replayed=True)
 
     def _answer(self, landed: Landed, *, is_replayed: bool) -> Answer:
@@ -343,6 +354,24 @@ class Flights:
 
 def _not_sent(reason: Reason, rule: str) -> Verdict:
     return Verdict(StatusRow(reason, Fate.NOT_EXECUTED), rule)
+
+
+async def _in_time(call: BookingCall, reading: Awaitable[T]) -> T:
+    """What is read before anything is sent; a journal that is silent until the deadline says
+    nothing."""
+    try:
+        async with asyncio.timeout_at(last_look(call.deadline)):
+            return await reading
+    except TimeoutError as error:
+        raise unavailable(error) from error
+
+
+def _heard_by(call: BookingCall) -> float:
+    """Until when a doubt may still end; AUTO_REVERSE keeps the time in which it is noted."""
+    if call.in_doubt_policy is not InDoubtPolicy.AUTO_REVERSE:
+        return call.deadline
+    left_s = call.deadline - asyncio.get_running_loop().time()
+    return call.deadline - min(_WISH_S, max(0.0, left_s) / 5)
 
 
 async def _logged(wish: Coroutine[Any, Any, object]) -> None:

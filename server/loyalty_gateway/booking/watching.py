@@ -13,9 +13,16 @@ from loyalty_gateway.journal.journal import Journal
 log = logging.getLogger(__name__)
 
 _OTHERS_POLL_S = 0.2
+_LAST_LOOK_S = 0.03
 
 UNSETTLED = frozenset({State.SENDING, State.IN_DOUBT, State.REVERSING})
 """States that a machine will end."""
+
+
+def last_look(deadline: float) -> float:
+    """Until when a caller waits for the journal. One that answers does so in time for a look at
+    the deadline itself; one that is silent must not keep the caller from hearing so."""
+    return max(deadline, asyncio.get_running_loop().time()) + _LAST_LOOK_S
 
 
 class Kick(Protocol):
@@ -72,7 +79,8 @@ class Watchers:
         try:
             while True:
                 # Read only now: what was told before this was registered is not told again.
-                found = await self._journal.find(booking.tenant, booking_id=booking.booking_id)
+                async with asyncio.timeout_at(last_look(deadline)):
+                    found = await self._journal.find(booking.tenant, booking_id=booking.booking_id)
                 assert found is not None, "bookings are not deleted"
                 booking = found
                 if booking.state not in UNSETTLED or loop.time() >= deadline:
@@ -85,6 +93,8 @@ class Watchers:
                     async with asyncio.timeout_at(until):
                         await event.wait()
                 event.clear()
+        except TimeoutError:
+            log.warning("Booking %s could not be watched: the journal is silent", booking.name)
         except LoyaltyError as error:
             # It was sent, so "the journal cannot be asked" is no answer: still in doubt.
             if error.reason is not Reason.JOURNAL_UNAVAILABLE:
