@@ -197,6 +197,8 @@ def _runs(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             " of the tests),"
             f" **{whole['violations']} violations**.\n"
         )
+    if not runs:
+        return
     last = runs[-1]
     yield f"Cell by cell, seed {last['seed']}:\n"
     yield _table(
