@@ -70,6 +70,18 @@ def test_a_doubt_that_was_given_up_and_stands_is_found() -> None:
     assert (found.invariant, found.request_id) == ("I12", request.request_id)
 
 
+def test_a_doubt_that_ended_as_not_executed_may_be_booked_by_a_repeat() -> None:
+    world, _, history = given_up(DOUBT, OK)
+    first = world.rows[0].booking_id
+    again = [
+        replace(it, after="RESERVED") if (it.booking_id, it.after) == (first, "IN_DOUBT") else it
+        for it in world.moves
+    ]
+
+    assert again != world.moves
+    assert list(still_stands(replace(world, moves=again), history)) == []
+
+
 @pytest.mark.parametrize("reply", [OK, SILENCE, refusal("UNKNOWN", reason="JOURNAL_UNAVAILABLE")])
 def test_who_was_not_told_of_a_doubt_has_given_nothing_up(reply: Reply) -> None:
     world, _, history = given_up(reply)

@@ -32,15 +32,19 @@ def still_stands(
 ) -> Iterator[Violation]:
     """I12: what a caller with AUTO_REVERSE was told to be in doubt does not stand in the end.
 
-    Where the vendor declined the undo, or the end took a person (`helped`), it may.
+    Where the vendor declined the undo, or the end took a person (`helped`), it may; and where the
+    doubt ended as not executed so far, so that a repeat was another wish.
     """
     cases = world.cases()
+    repeatable = {it.booking_id for it in world.moves if it.after == "RESERVED"}
     for it in history.told:
         reply, request_id = it.heard.reply, it.key[0]
         if reply.outcome != "UNKNOWN" or reply.reason == _JOURNAL_AWAY:
             continue
         case = cases.find(*it.key) if _is_auto(it.heard.request) else None
         if case is None or case.row.state != "SUCCEEDED" or request_id in helped:
+            continue
+        if case.row.booking_id in repeatable:
             continue
         if all(undo.row.state != "DECLINED" for undo in cases.undos_of(case.row)):
             text = f"{request_id} was given up as {reply} and stands"
