@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _WISH_S = 0.5
+_WISH_SHARE = 0.2
 
 
 class Flights:
@@ -371,7 +372,7 @@ def _heard_by(call: BookingCall) -> float:
     if call.in_doubt_policy is not InDoubtPolicy.AUTO_REVERSE:
         return call.deadline
     left_s = call.deadline - asyncio.get_running_loop().time()
-    return call.deadline - min(_WISH_S, max(0.0, left_s) / 5)
+    return call.deadline - min(_WISH_S, max(0.0, left_s) * _WISH_SHARE)
 
 
 async def _logged(wish: Coroutine[Any, Any, object]) -> None:
