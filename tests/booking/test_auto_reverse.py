@@ -45,6 +45,7 @@ from tests.booking.vendor import (
     Act,
     FakeVendor,
     Gate,
+    books,
     loses_the_answer,
     loses_the_request,
     shows_a_statement,
@@ -289,6 +290,26 @@ async def test_an_operator_who_finds_booked_what_was_given_up_has_it_undone(plac
         await house.becomes(State.REVERSED)
 
         assert house.vendor.standing == []
+
+
+async def test_who_gives_up_while_the_journal_is_slow_hears_of_a_success_that_came_meanwhile(
+    place: Place,
+) -> None:
+    """It must not be told of a doubt and left with a booking that stands."""
+    gate = Gate(books)
+    async with a_house(place, a_vendor(gate), QUICK) as house:
+
+        async def is_slow() -> None:
+            gate.go.set()
+            await asyncio.sleep(0.6)
+
+        house.journal.before_find = is_slow
+        answer = await house.book(within_s=0.5, **AUTO)
+        house.journal.before_find = None
+        booking = await house.get()
+
+    assert booking.state is State.SUCCEEDED
+    assert answer.body == booking.answer_bytes
 
 
 # --- crashes ----------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from tests.faults.cells import under_load
 from tests.faults.database import Standby, wait_for_nobody, wait_for_standby
 from tests.faults.history import Told
 from tests.faults.lane import Lane
+from tests.faults.wishes import is_auto
 from tests.journal.proxy import Cut
 
 WRITES: Final = (b"SENDING", b"SUCCEEDED")
@@ -94,10 +95,11 @@ async def black_holes(lane: Lane) -> None:
 
 
 def _is_mute(told: Told) -> bool:
-    """Whether a caller who gave it some time heard nothing before its own deadline."""
+    """Whether a caller who gave it some time heard nothing before its own deadline. Who relies on
+    an undo is told of a doubt only when its wish is written, however long that takes."""
     reply = told.heard.reply
     is_late = reply.code is grpc.StatusCode.DEADLINE_EXCEEDED and not reply.reason
-    return is_late and told.ended_s - told.began_s > PATIENT_S
+    return is_late and not is_auto(told.heard.request) and told.ended_s - told.began_s > PATIENT_S
 
 
 async def promotions(lane: Lane) -> None:

@@ -41,7 +41,7 @@ def still_stands(
         reply, request_id = it.heard.reply, it.key[0]
         if reply.outcome != "UNKNOWN" or reply.reason == _JOURNAL_AWAY:
             continue
-        case = cases.find(*it.key) if _is_auto(it.heard.request) else None
+        case = cases.find(*it.key) if is_auto(it.heard.request) else None
         if case is None or case.row.state != "SUCCEEDED" or request_id in helped:
             continue
         if case.row.booking_id in repeatable:
@@ -76,12 +76,13 @@ def taken_back(world: World, history: History) -> Iterator[Violation]:
 
 def _relied_on(history: History) -> set[str]:
     """What was asked for with AUTO_REVERSE by a caller who has not heard OK."""
-    asked = Counter(it.request_id for it in history.asked if _is_auto(it))
+    asked = Counter(it.request_id for it in history.asked if is_auto(it))
     answered = Counter(
-        it.key[0] for it in history.told if it.heard.reply.is_ok and _is_auto(it.heard.request)
+        it.key[0] for it in history.told if it.heard.reply.is_ok and is_auto(it.heard.request)
     )
     return {request_id for request_id, count in asked.items() if count > answered[request_id]}
 
 
-def _is_auto(request: BookingRequest) -> bool:
+def is_auto(request: BookingRequest) -> bool:
+    """Whether its caller relies on the undo of a doubt."""
     return request.options.in_doubt_policy == types_pb2.IN_DOUBT_POLICY_AUTO_REVERSE

@@ -10,7 +10,6 @@ import pytest
 
 from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
-from loyalty_gateway.domain.operations import InDoubtPolicy
 from loyalty_gateway.journal.journal import Journal
 from loyalty_gateway.journal.postgres import PostgresStore
 from loyalty_gateway.journal.store import JournalRefused
@@ -273,22 +272,18 @@ async def test_an_undo_hears_in_time_that_the_journal_is_silent(proxy: Proxy) ->
     assert took_s < 1
 
 
-@pytest.mark.parametrize("policy", InDoubtPolicy)
-async def test_a_doubt_is_told_in_time_though_the_journal_is_silent(
-    proxy: Proxy, policy: InDoubtPolicy
-) -> None:
+async def test_a_doubt_is_told_in_time_though_the_journal_is_silent(proxy: Proxy) -> None:
     gate = Gate(loses_the_answer)
     async with a_house("", a_vendor(gate), SETTLED, store=patient_store(proxy)) as house:
         began_s = monotonic()
-        caller = asyncio.create_task(house.fails(in_doubt_policy=policy, within_s=1))
+        caller = asyncio.create_task(house.fails(within_s=1))
         await gate.arrived.wait()
         proxy.is_dark = True
         gate.go.set()
         error = await caller
         took_s = monotonic() - began_s
         proxy.is_dark = False
-        is_auto = policy is InDoubtPolicy.AUTO_REVERSE
-        await house.becomes(State.REVERSED if is_auto else State.SUCCEEDED)
+        await house.becomes(State.SUCCEEDED)
 
     assert error.fate is Fate.UNKNOWN
     assert took_s < 1.2

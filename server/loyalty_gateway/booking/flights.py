@@ -101,7 +101,7 @@ class Flights:
         except LoyaltyError as error:
             if error.fate is Fate.UNKNOWN:
                 # Before the caller hears of the doubt, since it relies on the undo from then on.
-                known = await self._give_up(draft.booking, call.deadline)
+                known = await self._give_up(draft.booking)
                 if known is not None and known.is_answered:
                     return self._answer(Landed(known, is_replayed=True), is_replayed=True)
             raise
@@ -112,18 +112,17 @@ class Flights:
                 self._give_up_later(draft.booking, "the caller has gone")
             raise
 
-    async def _give_up(self, asked: Booking, deadline: float) -> Booking | None:
+    async def _give_up(self, asked: Booking) -> Booking | None:
         """Notes that the caller relies on the undo, at once or as soon as the journal can be
-        written; the caller's own error stays what it is."""
+        written; the caller's own error stays what it is. No time limit: who is told of a doubt
+        before its wish is written may be told so of what has just been booked, and stands."""
         try:
-            async with asyncio.timeout_at(last_look(deadline)):
-                known = await self._moves.give_up(asked, "AUTO_REVERSE")
+            known = await self._moves.give_up(asked, "AUTO_REVERSE")
             flight = self._flight_of(asked)
             # Another caller of the same flight relies on the undo, which may come in a moment.
             return None if flight is not None and flight.is_given_up else known
-        except (LoyaltyError, TimeoutError) as error:
-            why = str(error) or "the journal is silent"
-            log.warning("The undo of a doubt could not be noted yet: %s", why)
+        except LoyaltyError as error:
+            log.warning("The undo of a doubt could not be noted yet: %s", error.message)
             self._give_up_later(asked, "AUTO_REVERSE")
             return None
         except asyncio.CancelledError:

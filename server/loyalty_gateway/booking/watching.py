@@ -13,7 +13,7 @@ from loyalty_gateway.journal.journal import Journal
 log = logging.getLogger(__name__)
 
 _OTHERS_POLL_S = 0.2
-_LAST_LOOK_S = 0.03
+_LAST_LOOK_S = 0.06
 
 UNSETTLED = frozenset({State.SENDING, State.IN_DOUBT, State.REVERSING})
 """States that a machine will end."""
