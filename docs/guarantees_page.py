@@ -96,8 +96,8 @@ heard, what the vendors' ledgers hold and what the journal says.
   was found absent, as often as is asked for, can still appear.
 - **No way to ask.** Where a vendor neither recognises a repeated id nor can be asked, a lost answer
   ends with a person. providers.md has `MANUAL` in such cells.
-- **AUTO_REVERSE while the journal is away.** A caller who hears `UNKNOWN` while its wish cannot be
-  written relies on the process that it asked: a success that is written first is undone a moment
+- **AUTO_REVERSE while the journal is away.** A caller who hears `UNKNOWN`, or
+  nothing in time, while its wish cannot be written relies on the process that it asked: a success that is written first is undone a moment
   later, and whoever asked another replica in between has heard OK. Where that process is killed
   before the journal is back, or another replica wrote the success, the booking stands, and a repeat
   says so.
@@ -124,7 +124,7 @@ HOW: Final = """\
 
 ```sh
 make faults-quick            # a sample, some minutes; a part of the gate of every change
-make faults                  # all of it, about 25 minutes on two cores
+make faults                  # all of it, 25 to 30 minutes on two cores
 make faults ARGS="--seed 7"  # the choices of another run with this seed, as far as time lets it
 make faults-nightly          # all of it three times, each random part longer
 ```
