@@ -96,11 +96,11 @@ heard, what the vendors' ledgers hold and what the journal says.
   was found absent, as often as is asked for, can still appear.
 - **No way to ask.** Where a vendor neither recognises a repeated id nor can be asked, a lost answer
   ends with a person. providers.md has `MANUAL` in such cells.
-- **AUTO_REVERSE while the journal is away.** A caller who hears `UNKNOWN`, or
-  nothing in time, while its wish cannot be written relies on the process that it asked: a success that is written first is undone a moment
-  later, and whoever asked another replica in between has heard OK. Where that process is killed
-  before the journal is back, or another replica wrote the success, the booking stands, and a repeat
-  says so.
+- **AUTO_REVERSE while the journal is away.** A caller who hears `UNKNOWN`, or nothing in time,
+  while its wish cannot be written relies on the process that it asked: a success that is written
+  first is undone a moment later, and whoever asked another replica in between has heard OK. Where
+  that process is killed before the journal is back, another replica wrote the success, or it was
+  written just before the caller left, the booking stands, and a repeat says so.
 - **A frozen replica.** One that is stopped in the middle of a booking for longer than its lease and
   then wakes up may still send; until then another one may have found out otherwise. Its write is
   refused (the epoch has moved on), but bytes on a wire cannot be called back. A vendor that
