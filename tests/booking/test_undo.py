@@ -271,7 +271,7 @@ async def test_an_undo_passes_a_hold_on_its_account(place: Place) -> None:
     async with a_house(place, a_vendor(books, loses_the_answer), promises={}) as house:
         await house.book()
         await house.fails("sale-0002")
-        held = await house.fails("sale-0003", within_s=0.5)
+        held = await house.fails("sale-0003", within_s=2)
         await house.undo()
 
         assert held.reason is Reason.ACCOUNT_ON_HOLD
