@@ -53,6 +53,13 @@ QUICK = Policy(
 )
 """Recovery does in fractions of a second what it does in minutes."""
 
+BRIEF_S = 1.0
+"""A caller who soon leaves: time enough to be written down and sent, on a busy machine too."""
+HELD_S = 2.0
+UNHURRIED = Limits(deadline_min_s=1.0)
+"""With these a caller who waits for an account hears in time that it is still on hold, however
+long the last look takes: it begins a second before the deadline."""
+
 
 class PlainCodec:
     """An answer codec whose bytes can be read in a test; `breaks` makes it a bug of ours."""

@@ -8,6 +8,7 @@ from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import Fate
 from tests.booking.house import (
+    BRIEF_S,
     QUICK,
     TENANT,
     House,
@@ -39,7 +40,7 @@ async def resolve(
 
 async def doubt(house: House, request_id: str = "sale-0001") -> Booking:
     """A booking that its caller left in doubt."""
-    await house.fails(request_id, within_s=0.8)
+    await house.fails(request_id, within_s=BRIEF_S)
     return await house.get(request_id)
 
 

@@ -8,6 +8,7 @@ from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import State
 from loyalty_gateway.domain.errors import Fate, Reason
 from tests.booking.house import (
+    BRIEF_S,
     CARD,
     House,
     open_house,
@@ -120,7 +121,7 @@ async def test_a_draining_server_answers_what_it_knows_and_starts_nothing(
     async with open_house(place, vendor) as house:
         known = await house.book("sale-0001")
         declined = await house.fails("sale-0002")
-        await house.fails("sale-0003", within_s=0.4)
+        await house.fails("sale-0003", within_s=BRIEF_S)
         await house.fails("sale-0004")
         await house.cancel("sale-0005")
         running = house.booking_task("sale-0006")

@@ -25,7 +25,17 @@ from loyalty_gateway.domain.operations import (
     Reference,
 )
 from loyalty_gateway.providers.port import Candidate, Finding
-from tests.booking.house import PATIENT, QUICK, TENANT, House, open_house, until
+from tests.booking.house import (
+    BRIEF_S,
+    HELD_S,
+    PATIENT,
+    QUICK,
+    TENANT,
+    UNHURRIED,
+    House,
+    open_house,
+    until,
+)
 from tests.booking.stages import resolve
 from tests.booking.vendor import (
     ASKED,
@@ -132,7 +142,7 @@ async def left_in_doubt(place: Place, *acts: Act) -> None:
     async with open_house(
         place, asked(*acts), policy=PATIENT, promises=PROMISED, boot_id="boot-0"
     ) as house:
-        await house.fails(within_s=0.4)
+        await house.fails(within_s=BRIEF_S)
         assert (await house.get()).state is State.IN_DOUBT
 
 
@@ -176,7 +186,7 @@ async def test_a_target_that_knows_our_ids_from_before_the_change_proves_what_it
 
 async def resolve_soon(house: House) -> None:
     """Has the next step taken now, as an operator may."""
-    await asyncio.gather(resolve(house, None, within_s=0.4), return_exceptions=True)
+    await asyncio.gather(resolve(house, None, within_s=BRIEF_S), return_exceptions=True)
 
 
 async def test_callers_who_repeat_do_not_make_not_found_a_proof(place: Place) -> None:
@@ -408,9 +418,11 @@ async def test_a_line_of_another_time_is_a_persons(place: Place, time: timedelta
 async def test_several_lines_are_a_persons(place: Place) -> None:
     lines = [Candidate(Receipt((Reference("line", number),))) for number in ("1", "2")]
     vendor = matched(loses_the_answer, answers=[finds(*lines)])
-    async with open_house(place, vendor, policy=QUICK, promises=UNTAGGED) as house:
+    async with open_house(
+        place, vendor, policy=QUICK, promises=UNTAGGED, limits=UNHURRIED
+    ) as house:
         error = await house.fails()
-        held = await house.fails("sale-0002", within_s=0.5)
+        held = await house.fails("sale-0002", within_s=HELD_S)
 
     assert error.reason is Reason.BOOKING_NEEDS_REVIEW
     assert held.reason is Reason.ACCOUNT_ON_HOLD
@@ -442,10 +454,10 @@ async def test_a_statement_without_any_promise_is_no_way(place: Place) -> None:
 
 async def test_untagged_bookings_of_one_account_go_one_after_the_other(place: Place) -> None:
     gate = Gate()
-    async with open_house(place, matched(gate), promises=UNTAGGED) as house:
+    async with open_house(place, matched(gate), promises=UNTAGGED, limits=UNHURRIED) as house:
         first = house.booking_task("sale-0001")
         await gate.arrived.wait()
-        hurried = await house.fails("sale-0002", within_s=0.6)
+        hurried = await house.fails("sale-0002", within_s=HELD_S)
         await house.book("sale-0003", account=ANOTHER)
         waiting = house.booking_task("sale-0004")
         await asyncio.sleep(0)
@@ -471,10 +483,12 @@ async def test_tagged_bookings_of_one_account_go_side_by_side(place: Place) -> N
 async def test_an_account_is_free_again_when_its_doubt_has_ended(place: Place, act: Any) -> None:
     offer = replace(ASKED, is_held_in_doubt=True)
     vendor = FakeVendor(act, offers={DEBIT: offer}, answers=[finds_nothing])
-    policy = replace(SETTLED, schedule_s=(1.0, 0.05), then_every_s=0.05)
-    async with open_house(place, vendor, policy=policy, promises=PROMISED) as house:
-        await house.fails("sale-0001", within_s=0.4)
-        held = await house.fails("sale-0002", within_s=0.4)
+    policy = replace(SETTLED, schedule_s=(5.0, 0.05), then_every_s=0.05)
+    async with open_house(
+        place, vendor, policy=policy, promises=PROMISED, limits=UNHURRIED
+    ) as house:
+        await house.fails("sale-0001", within_s=HELD_S)
+        held = await house.fails("sale-0002", within_s=HELD_S)
         await house.is_quiet()
         await house.book("sale-0003")
 
@@ -487,11 +501,13 @@ async def test_what_did_not_leave_holds_nothing_and_takes_its_turn_when_repeated
     from tests.booking.vendor import is_not_reached
 
     gate = Gate()
-    async with open_house(place, matched(is_not_reached, gate), promises=UNTAGGED) as house:
+    async with open_house(
+        place, matched(is_not_reached, gate), promises=UNTAGGED, limits=UNHURRIED
+    ) as house:
         await house.fails("sale-0001")
         second = house.booking_task("sale-0002")
         await gate.arrived.wait()
-        repeat = await house.fails("sale-0001", within_s=0.5)
+        repeat = await house.fails("sale-0001", within_s=HELD_S)
         gate.go.set()
         await second
         await house.book("sale-0001")

@@ -19,6 +19,7 @@ from loyalty_gateway.domain.operations import (
 )
 from loyalty_gateway.providers.port import Executed, Offer, Send
 from tests.booking.house import (
+    BRIEF_S,
     QUICK,
     TENANT,
     House,
@@ -62,7 +63,7 @@ async def test_a_doubt_that_can_only_be_undone_is_undone_after_its_settle_time(
     """T12, T14: acknowledged, or "not found" three times with their waits between."""
     vendor = a_vendor(act, sale=BY_OUR_NUMBER)
     async with a_house(place, vendor, SETTLED) as house:
-        error = await house.fails(within_s=0.4)
+        error = await house.fails(within_s=BRIEF_S)
         ended = await house.becomes(State.REVERSED)
         undo = await own_undo(house)
 
@@ -108,10 +109,10 @@ async def test_who_repeats_does_not_hurry_an_undo(place: Place) -> None:
     """The repeat finds that it has to wait, and writes nothing about it."""
     vendor = a_vendor(loses_the_answer, sale=BY_OUR_NUMBER)
     async with a_house(place, vendor, replace(SETTLED, settle_s=600.0)) as house:
-        await house.fails(within_s=0.4)
+        await house.fails(within_s=BRIEF_S)
         before = await house.get()
         for _ in range(2):
-            await house.fails(within_s=0.4)
+            await house.fails(within_s=BRIEF_S)
 
         assert (await house.get()) == before
         assert len(vendor.sends) == 1
@@ -139,7 +140,7 @@ async def test_a_doubt_under_auto_reverse_ends_without_an_effect(
 ) -> None:
     vendor = a_vendor(act, sale=sale)
     async with a_house(place, vendor, SETTLED) as house:
-        error = await house.fails(within_s=0.4, **AUTO)
+        error = await house.fails(within_s=BRIEF_S, **AUTO)
         given_up = await house.get()
         await house.is_quiet()
         ended = await house.get()
@@ -163,7 +164,7 @@ async def test_a_caller_whose_time_ends_while_the_vendor_books_relies_on_the_und
 ) -> None:
     gate = Gate()
     async with a_house(place, a_vendor(gate), QUICK) as house:
-        error = await house.fails(within_s=0.5, **AUTO)
+        error = await house.fails(within_s=BRIEF_S, **AUTO)
         given_up = await house.get()
         gate.go.set()
         await house.becomes(State.REVERSED)
@@ -212,15 +213,15 @@ async def test_who_asks_for_something_else_under_the_same_id_gives_nothing_up(
     """A request_id that is used twice costs its second caller, never the first one's booking."""
     gate = Gate()
     async with a_house(place, a_vendor(gate), QUICK) as house:
-        first = house.booking_task(within_s=0.5)
+        first = house.booking_task(within_s=BRIEF_S)
         await gate.arrived.wait()
         await failure(first)
         async with house.journal.writer_held():
-            another = house.booking_task(asked=Money("CHF", 990), within_s=0.5, **AUTO)
+            another = house.booking_task(asked=Money("CHF", 990), within_s=BRIEF_S, **AUTO)
             await until(lambda: house.journal.writes_waiting > 0)
             if leaves:
                 another.cancel()
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(BRIEF_S + 0.1)
         await asyncio.gather(another, return_exceptions=True)
         untouched = await house.get()
         gate.go.set()
@@ -268,7 +269,7 @@ async def test_a_tagged_match_is(place: Place) -> None:
     sale = replace(MATCHED, undo=Operation.REVERSE_POINTS)
     vendor = a_vendor(loses_the_answer, sale=sale)
     async with a_house(place, vendor, QUICK, promises={**PROMISES, TAG_IS_SHOWN: True}) as house:
-        await house.fails(within_s=0.4, **AUTO)
+        await house.fails(within_s=BRIEF_S, **AUTO)
         await house.becomes(State.REVERSED)
 
         assert vendor.standing == []
@@ -301,10 +302,10 @@ async def test_who_gives_up_while_the_journal_is_slow_hears_of_a_success_that_ca
 
         async def is_slow() -> None:
             gate.go.set()
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(BRIEF_S)
 
         house.journal.before_find = is_slow
-        answer = await house.book(within_s=0.5, **AUTO)
+        answer = await house.book(within_s=BRIEF_S, **AUTO)
         house.journal.before_find = None
         booking = await house.get()
 
@@ -419,7 +420,7 @@ async def test_an_own_undo_whose_answer_is_lost_too_finds_that_there_is_nothing_
 ) -> None:
     vendor = a_vendor(loses_the_request, loses_the_request, sale=BY_OUR_NUMBER)
     async with a_house(place, vendor, SETTLED) as house:
-        await house.fails(within_s=0.4)
+        await house.fails(within_s=BRIEF_S)
         await house.becomes(State.REVERSED)
         undo = await own_undo(house)
 

@@ -11,6 +11,7 @@ from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.booking import Answer, Booking, State
 from loyalty_gateway.domain.errors import Fate, LoyaltyError, Reason
 from tests.booking.house import (
+    BRIEF_S,
     KEYRING,
     TENANT,
     House,
@@ -90,7 +91,7 @@ async def test_what_was_or_may_have_been_booked_cannot_be_cancelled_and_the_trut
     place: Place, act: Act, state: State
 ) -> None:
     async with open_house(place, FakeVendor(act)) as house:
-        await asyncio.gather(house.book(within_s=0.4), return_exceptions=True)
+        await asyncio.gather(house.book(within_s=BRIEF_S), return_exceptions=True)
         before = await house.get()
         error = await failure(house.cancel())
 

@@ -41,6 +41,7 @@ from tests.booking.codes import (
     state,
 )
 from tests.booking.house import (
+    BRIEF_S,
     CARD,
     KEYRING,
     TENANT,
@@ -279,7 +280,7 @@ async def test_a_caller_who_leaves_breaks_nothing_off(place: Place) -> None:
         caller = asyncio.create_task(create(house))
         await until(lambda: len(vendor.wishes) == 1)
         caller.cancel()
-        impatient = await create_fails(house, within_s=0.3)
+        impatient = await create_fails(house, within_s=BRIEF_S)
         go.set()
         issued = await create(house)
 
@@ -352,7 +353,7 @@ async def test_nobody_who_has_gone_meanwhile_is_sent_a_code(place: Place) -> Non
     vendor = CodeVendor()
     async with open_house(place, vendor) as house:
         async with house.journal.writer_held():
-            error = await create_fails(house, within_s=0.3)
+            error = await create_fails(house, within_s=BRIEF_S)
         await until(lambda: not house.engine._challenges._flights)
         assert vendor.wishes == []
         issued = await create(house)

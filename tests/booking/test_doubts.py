@@ -15,6 +15,7 @@ from loyalty_gateway.domain.operations import (
 from loyalty_gateway.journal.writer import unavailable
 from loyalty_gateway.providers.port import Executed, ProviderError, Send, StatusRow
 from tests.booking.house import (
+    BRIEF_S,
     QUICK,
     TENANT,
     House,
@@ -88,7 +89,7 @@ async def test_a_lost_request_is_booked_by_recovery_within_the_callers_deadline(
 async def test_a_doubt_that_outlives_the_deadline_is_told_as_unknown(place: Place) -> None:
     vendor = FakeVendor(otherwise=loses_the_answer)
     async with open_house(place, vendor) as house:
-        error = await house.fails(within_s=0.4)
+        error = await house.fails(within_s=BRIEF_S)
         booking = await house.get()
 
     assert error.reason is Reason.BOOKING_IN_DOUBT
@@ -101,7 +102,7 @@ async def test_a_repeat_in_doubt_has_the_next_step_taken_now(place: Place) -> No
     """The schedule would wait for an hour."""
     vendor = FakeVendor(loses_the_answer)
     async with open_house(place, vendor) as house:
-        await house.fails(within_s=0.4)
+        await house.fails(within_s=BRIEF_S)
         answer = await house.book()
 
     assert answer.is_replayed
@@ -112,7 +113,7 @@ async def test_a_repeat_in_doubt_has_the_next_step_taken_now(place: Place) -> No
 async def test_repeats_kick_a_booking_at_most_once_a_second(place: Place) -> None:
     vendor = FakeVendor(otherwise=loses_the_answer)
     async with open_house(place, vendor) as house:
-        await house.fails(within_s=0.4)
+        await house.fails(within_s=BRIEF_S)
         started = in_s(0)
         for _ in range(20):
             await house.fails(within_s=0.3)
@@ -128,7 +129,7 @@ async def test_a_repeat_hears_at_once_of_a_doubt_that_ended_while_it_was_on_its_
 ) -> None:
     """The repeat read the booking in doubt just before an operator decided it."""
     async with open_house(place, FakeVendor(loses_the_answer)) as house:
-        await house.fails(within_s=0.4)
+        await house.fails(within_s=BRIEF_S)
         booking = await house.get()
         has_read, may_go = asyncio.Event(), asyncio.Event()
 
@@ -198,7 +199,7 @@ async def test_a_bug_of_an_adapter_after_the_send_is_a_doubt_and_shows_nothing_o
     place: Place, act: Act
 ) -> None:
     async with open_house(place, FakeVendor(act)) as house:
-        error = await house.fails(within_s=0.6)
+        error = await house.fails(within_s=BRIEF_S)
         assert (await house.get()).state is State.IN_DOUBT
         answer = await house.book()
 
@@ -213,7 +214,7 @@ async def test_a_codec_that_fails_after_the_send_leaves_a_doubt_never_a_failure(
 ) -> None:
     async with open_house(place) as house:
         house.codec.breaks = True
-        error = await house.fails(within_s=0.6)
+        error = await house.fails(within_s=BRIEF_S)
         state = (await house.get()).state
         house.codec.breaks = False
         answer = await house.book()
@@ -227,7 +228,7 @@ async def test_a_codec_that_fails_after_the_send_leaves_a_doubt_never_a_failure(
 async def test_a_codec_that_fails_on_a_refusal_leaves_a_doubt(place: Place) -> None:
     async with open_house(place, FakeVendor(refuses())) as house:
         house.codec.breaks = True
-        error = await house.fails(within_s=0.6)
+        error = await house.fails(within_s=BRIEF_S)
 
     assert (error.reason, error.fate) == (Reason.BOOKING_IN_DOUBT, Fate.UNKNOWN)
 

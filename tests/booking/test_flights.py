@@ -17,6 +17,7 @@ from loyalty_gateway.domain.operations import (
 )
 from loyalty_gateway.providers.port import Offer
 from tests.booking.house import (
+    BRIEF_S,
     CARD,
     KEYRING,
     QUICK,
@@ -303,7 +304,7 @@ async def test_the_loser_of_a_request_id_hears_of_it_at_once_even_while_the_winn
     place: Place,
 ) -> None:
     async with open_house(place, FakeVendor(otherwise=loses_the_answer)) as house:
-        await house.fails(within_s=0.5)
+        await house.fails(within_s=BRIEF_S)
         async with asyncio.timeout(5):
             error = await house.fails(asked=Money("CHF", 1), within_s=30)
 

@@ -13,10 +13,13 @@ from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.domain.operations import CardFacts, Operation
 from loyalty_gateway.journal.journal import ListQuery
 from tests.booking.house import (
+    BRIEF_S,
     CARD,
+    HELD_S,
     PATIENT,
     QUICK,
     TENANT,
+    UNHURRIED,
     House,
     failure,
     in_s,
@@ -58,9 +61,11 @@ async def reviewed(house: House) -> None:
 
 
 async def test_a_doubt_that_only_a_person_can_end_holds_its_account(place: Place) -> None:
-    async with open_house(place, FakeVendor(loses_the_answer), promises={}) as house:
+    async with open_house(
+        place, FakeVendor(loses_the_answer), promises={}, limits=UNHURRIED
+    ) as house:
         await reviewed(house)
-        error = await house.fails("sale-0002", within_s=0.6)
+        error = await house.fails("sale-0002", within_s=HELD_S)
 
         assert error.reason is Reason.ACCOUNT_ON_HOLD
         assert (error.fate, error.is_final) == (Fate.NOT_EXECUTED, False)
@@ -111,10 +116,12 @@ async def test_a_finding_releases_the_account(place: Place, decision: Decision) 
 async def test_a_caller_waits_within_its_deadline_for_an_account_to_be_released(
     place: Place,
 ) -> None:
-    async with open_house(place, FakeVendor(loses_the_answer), promises={}) as house:
+    async with open_house(
+        place, FakeVendor(loses_the_answer), promises={}, limits=UNHURRIED
+    ) as house:
         await reviewed(house)
         waiter = house.booking_task("sale-0002", within_s=15)
-        hurried = await house.fails("sale-0003", within_s=0.6)
+        hurried = await house.fails("sale-0003", within_s=HELD_S)
         await resolve(house, NOT_BOOKED)
         answer = await waiter
 
@@ -128,8 +135,8 @@ async def test_asking_a_review_once_more_releases_the_account_to_the_machine(
     vendor = FakeVendor(loses_the_answer)
     async with open_house(place, vendor, promises={}) as house:
         await reviewed(house)
-    async with open_house(place, vendor) as house:
-        held = await house.fails("sale-0002", within_s=0.6)
+    async with open_house(place, vendor, limits=UNHURRIED) as house:
+        held = await house.fails("sale-0002", within_s=HELD_S)
         await resolve(house, None)
         await house.book("sale-0002")
 
@@ -152,9 +159,9 @@ async def test_a_doubt_that_a_machine_will_end_holds_nothing(place: Place) -> No
 
 async def test_a_doubt_that_the_machine_gave_up_holds_its_account(place: Place) -> None:
     await left_in_doubt(place)
-    async with open_house(place, policy=QUICK, promises={}) as house:
+    async with open_house(place, policy=QUICK, promises={}, limits=UNHURRIED) as house:
         await kicked_to(house, State.NEEDS_REVIEW)
-        held = await house.fails("sale-0002", within_s=0.6)
+        held = await house.fails("sale-0002", within_s=HELD_S)
 
     assert held.reason is Reason.ACCOUNT_ON_HOLD
 
@@ -163,9 +170,9 @@ async def test_the_send_of_a_dead_process_holds_its_account_where_nobody_can_ask
     place: Place,
 ) -> None:
     vendor = await crashed_while_sending(place, loses_the_answer)
-    async with open_house(place, vendor, policy=QUICK, promises={}) as house:
+    async with open_house(place, vendor, policy=QUICK, promises={}, limits=UNHURRIED) as house:
         await house.becomes(State.NEEDS_REVIEW)
-        held = await house.fails("sale-0002", within_s=0.6)
+        held = await house.fails("sale-0002", within_s=HELD_S)
 
     assert held.reason is Reason.ACCOUNT_ON_HOLD
     assert len(vendor.sends) == 1
@@ -175,13 +182,13 @@ async def test_two_bookings_that_were_sent_together_each_hold_the_account(place:
     """The first finding does not free what the second doubt still needs."""
     gate = Gate(loses_the_answer)
     vendor = FakeVendor(gate, gate)
-    async with open_house(place, vendor, promises={}) as house:
+    async with open_house(place, vendor, promises={}, limits=UNHURRIED) as house:
         both = [house.booking_task(f"sale-000{number}") for number in (1, 2)]
         await until(lambda: vendor.running == 2)
         gate.go.set()
         await asyncio.gather(*both, return_exceptions=True)
         await resolve(house, BOOKED, request_id="sale-0001")
-        still = await house.fails("sale-0003", within_s=0.6)
+        still = await house.fails("sale-0003", within_s=HELD_S)
         await resolve(house, BOOKED, request_id="sale-0002")
         await house.book("sale-0003")
 
@@ -232,7 +239,7 @@ async def test_too_many_doubts_of_a_connection_stop_its_new_bookings(place: Plac
         await doubt(house, "sale-0001")
         await doubt(house, "sale-0002")
         refused = await house.fails("sale-0003")
-        known = await house.fails("sale-0001", within_s=0.3)
+        known = await house.fails("sale-0001", within_s=BRIEF_S)
         await house.book("sale-0004", account=AccountKey("second", plain_id=CARD))
         assert await house.find("sale-0003") is None
         vendors["main"].otherwise = books

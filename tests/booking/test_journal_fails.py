@@ -16,6 +16,7 @@ from loyalty_gateway.domain.operations import CardFacts, Operation, Person
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.writer import unavailable
 from tests.booking.house import (
+    BRIEF_S,
     QUICK,
     House,
     an_undo,
@@ -206,7 +207,7 @@ async def test_an_undo_whose_original_is_not_there_is_not_sent(place: Place) -> 
         house.engine._recovery._parallel_max = 0
         await house.book()
         house.vendor.script.append(loses_the_answer)
-        await failure(house.engine.book(an_undo(within_s=0.4)))
+        await failure(house.engine.book(an_undo(within_s=BRIEF_S)))
         original = await house.get()
         await house.journal.on_the_writers_connection(
             lambda connection: connection.execute(

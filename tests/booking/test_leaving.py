@@ -6,6 +6,7 @@ from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.booking import State
 from loyalty_gateway.domain.errors import Fate, Reason
 from tests.booking.house import (
+    BRIEF_S,
     House,
     in_s,
     open_house,
@@ -95,7 +96,7 @@ async def test_a_deadline_that_passes_during_the_send_is_told_as_unknown_and_the
 ) -> None:
     gate = Gate()
     async with open_house(place, FakeVendor(gate)) as house:
-        error = await house.fails(within_s=0.4)
+        error = await house.fails(within_s=BRIEF_S)
         gate.go.set()
         answer = await house.book()
 
@@ -110,7 +111,7 @@ async def test_a_deadline_that_passes_before_the_intent_is_on_disk_carries_no_ou
     house: House,
 ) -> None:
     async with house.journal.writer_held():
-        error = await house.fails(within_s=0.4)
+        error = await house.fails(within_s=BRIEF_S)
     await house.becomes(State.RESERVED)
 
     assert (error.reason, error.fate) == (Reason.BOOKING_IN_PROGRESS, None)
@@ -136,7 +137,7 @@ async def test_an_intent_that_came_too_late_to_disk_is_not_sent(place: Place) ->
 async def test_one_total_time_limit_ends_an_attempt_in_doubt(place: Place) -> None:
     limits = Limits(attempt_total_s=0.05)
     async with open_house(place, FakeVendor(Gate()), limits=limits) as house:
-        error = await house.fails(within_s=0.6)
+        error = await house.fails(within_s=BRIEF_S)
 
         assert error.reason is Reason.BOOKING_IN_DOUBT
         (attempt,) = (await house.story())[1]

@@ -11,7 +11,7 @@ from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.journal.rows import is_row_of
 from loyalty_gateway.journal.writer import Change, unavailable
-from tests.booking.house import House, open_house, until
+from tests.booking.house import BRIEF_S, House, open_house, until
 from tests.booking.undoing import a_house, a_vendor
 from tests.booking.vendor import Act, FakeVendor, books, limits_the_rate, loses_the_answer, refuses
 from tests.postgres import Place
@@ -196,7 +196,7 @@ async def test_a_move_that_is_refused_although_nobody_moved_the_booking_is_an_er
 
 async def test_a_row_is_ours_only_in_all_that_was_to_be_written(place: Place) -> None:
     async with open_house(place, FakeVendor(loses_the_answer)) as house:
-        await house.fails(within_s=0.4)
+        await house.fails(within_s=BRIEF_S)
         found = await house.get()
 
     assert is_row_of(found, found)

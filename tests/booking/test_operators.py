@@ -9,6 +9,7 @@ from loyalty_gateway.domain.booking import State
 from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.domain.operations import Operation
 from tests.booking.house import (
+    BRIEF_S,
     CARD,
     TENANT,
     failure,
@@ -191,7 +192,7 @@ async def test_asking_now_never_outlives_the_askers_deadline(place: Place) -> No
     async with open_house(place, vendor) as house:
         await doubt(house)
         async with asyncio.timeout(8):
-            booking = await resolve(house, None, within_s=0.3)
+            booking = await resolve(house, None, within_s=BRIEF_S)
         await house.stop(0)
 
     assert booking.state is State.IN_DOUBT

@@ -22,7 +22,7 @@ from loyalty_gateway.domain.operations import (
     Purchase,
 )
 from loyalty_gateway.providers.port import Offer
-from tests.booking.house import CARD, KEYRING, PATIENT, QUICK, TENANT, House, open_house
+from tests.booking.house import BRIEF_S, CARD, KEYRING, PATIENT, QUICK, TENANT, House, open_house
 from tests.booking.vendor import (
     ASKED,
     QUERY_ANSWERS,
@@ -321,7 +321,7 @@ async def test_a_repeat_keeps_the_pause_that_the_vendor_asked_for(place: Place) 
 
     vendor = FakeVendor(loses_the_answer, limits_the_rate(3_600))
     async with open_house(place, vendor, policy=QUICK) as house:
-        await house.fails(within_s=0.6)
+        await house.fails(within_s=BRIEF_S)
         for _ in range(2):
             await house.fails(within_s=1.3)
 

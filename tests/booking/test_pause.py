@@ -10,7 +10,17 @@ from loyalty_gateway.booking.calls import BookingKey
 from loyalty_gateway.domain.amounts import Money
 from loyalty_gateway.domain.booking import State
 from loyalty_gateway.domain.errors import Fate, Reason
-from tests.booking.house import CARD, PATIENT, QUICK, TENANT, House, failure, open_house, until
+from tests.booking.house import (
+    BRIEF_S,
+    CARD,
+    PATIENT,
+    QUICK,
+    TENANT,
+    House,
+    failure,
+    open_house,
+    until,
+)
 from tests.booking.undoing import a_house, a_vendor
 from tests.booking.vendor import (
     FakeVendor,
@@ -281,7 +291,7 @@ async def test_the_story_tells_until_when_the_vendor_asked_for_a_pause(place: Pl
 async def test_the_story_of_a_doubt_tells_of_its_pause(place: Place) -> None:
     vendor = FakeVendor(loses_the_answer, limits_the_rate(120))
     async with open_house(place, vendor, policy=QUICK) as house:
-        await house.fails(within_s=0.4)
+        await house.fails(within_s=BRIEF_S)
 
         async def is_put_off() -> bool:
             return (await house.get()).not_before is not None

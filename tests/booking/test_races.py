@@ -25,6 +25,7 @@ from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.writer import Change, unavailable
 from loyalty_gateway.providers.port import Executed, Send
 from tests.booking.house import (
+    BRIEF_S,
     QUICK,
     TENANT,
     House,
@@ -367,7 +368,7 @@ async def test_a_doubt_that_recovery_found_booked_as_its_caller_gave_up_is_answe
     gate = Gate()
     vendor.script.append(gate)
     async with a_house(place, vendor, QUICK) as house:
-        caller = house.booking_task(within_s=0.4, in_doubt_policy=InDoubtPolicy.AUTO_REVERSE)
+        caller = house.booking_task(within_s=BRIEF_S, in_doubt_policy=InDoubtPolicy.AUTO_REVERSE)
         await gate.arrived.wait()
         finds = 0
 
@@ -621,7 +622,7 @@ async def test_whoever_gives_up_while_the_journal_is_away_still_hears_of_the_dou
     """And is undone: by the end of the attempt itself, whenever that comes."""
     gate = Gate()
     async with a_house(place, a_vendor(gate), QUICK) as house:
-        caller = house.booking_task(within_s=0.6, **AUTO)
+        caller = house.booking_task(within_s=BRIEF_S, **AUTO)
         await gate.arrived.wait()
 
         async def is_away() -> NoReturn:

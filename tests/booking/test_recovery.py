@@ -14,6 +14,7 @@ from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.writer import Change
 from tests.booking.house import (
+    BRIEF_S,
     CARD,
     PATIENT,
     QUICK,
@@ -54,7 +55,7 @@ from tests.postgres import Place
 async def test_a_doubt_is_sent_again_under_the_same_id_until_it_ends(place: Place) -> None:
     vendor = FakeVendor(loses_the_answer, loses_the_request, is_not_reached, books)
     async with open_house(place, vendor, policy=QUICK) as house:
-        await asyncio.gather(house.book(within_s=0.3), return_exceptions=True)
+        await asyncio.gather(house.book(within_s=BRIEF_S), return_exceptions=True)
         booking = await house.becomes(State.SUCCEEDED)
         attempts = (await house.story())[1]
 
@@ -72,7 +73,7 @@ async def test_recovery_keeps_its_schedule(place: Place) -> None:
     policy = replace(QUICK, schedule_s=(0.2, 0.3), then_every_s=0.4)
     vendor = FakeVendor(otherwise=loses_the_request)
     async with open_house(place, vendor, policy=policy) as house:
-        await asyncio.gather(house.book(within_s=0.3), return_exceptions=True)
+        await asyncio.gather(house.book(within_s=BRIEF_S), return_exceptions=True)
         await until(lambda: len(vendor.sends) == 4)
         await house.becomes(State.IN_DOUBT)
         attempts = (await house.story())[1]
@@ -94,7 +95,7 @@ async def test_recovery_never_carries_a_fault_that_a_caller_wished_for(place: Pl
 async def test_a_vendor_that_asks_recovery_for_patience_is_left_in_peace(place: Place) -> None:
     vendor = FakeVendor(loses_the_answer, limits_the_rate(120))
     async with open_house(place, vendor, policy=QUICK) as house:
-        await asyncio.gather(house.book(within_s=0.3), return_exceptions=True)
+        await asyncio.gather(house.book(within_s=BRIEF_S), return_exceptions=True)
 
         async def is_put_off() -> bool:
             booking = await house.get()
@@ -159,7 +160,7 @@ async def test_recovery_stops_at_half_of_the_vendors_memory_and_calls_a_person(
     policy = replace(QUICK, then_every_s=0.05)
     vendor = FakeVendor(otherwise=loses_the_request, key_lifetime_s=1.2)
     async with open_house(place, vendor, policy=policy) as house:
-        await asyncio.gather(house.book(within_s=0.3), return_exceptions=True)
+        await asyncio.gather(house.book(within_s=BRIEF_S), return_exceptions=True)
         booking = await house.becomes(State.NEEDS_REVIEW)
         attempts = (await house.story())[1]
         sends = len(vendor.sends)
@@ -253,7 +254,7 @@ async def test_a_paused_connection_is_left_in_peace_and_its_doubts_wait(place: P
     await left_in_doubt(place)
     vendor = FakeVendor()
     async with open_house(place, vendor, policy=QUICK, is_paused=True) as house:
-        await asyncio.gather(house.book(within_s=0.5), return_exceptions=True)
+        await asyncio.gather(house.book(within_s=BRIEF_S), return_exceptions=True)
         booking = await house.get()
 
         assert booking.state is State.IN_DOUBT
@@ -421,7 +422,7 @@ async def test_a_booking_that_another_owner_claimed_is_not_sent_by_this_one(
             assert await house.journal.change(Change(booking, claimed, "somebody else"))
 
         house.journal.before_change = claim_first
-        await asyncio.gather(resolve(house, None, within_s=0.5), return_exceptions=True)
+        await asyncio.gather(resolve(house, None, within_s=BRIEF_S), return_exceptions=True)
 
     assert len(vendor.sends) == 1
 

@@ -11,6 +11,7 @@ from loyalty_gateway.domain.booking import State
 from loyalty_gateway.domain.errors import Reason
 from loyalty_gateway.journal.writer import unavailable
 from tests.booking.house import (
+    BRIEF_S,
     QUICK,
     in_s,
     open_house,
@@ -83,10 +84,10 @@ async def test_a_row_that_cannot_be_understood_does_not_stop_the_others(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Left by a newer program, or damaged: it must not cost the neighbours their truth."""
-    policy = replace(QUICK, schedule_s=(1.0,))
+    policy = replace(QUICK, schedule_s=(2.5,))
     vendor = FakeVendor(loses_the_answer, loses_the_answer)
     async with open_house(place, vendor, policy=policy) as house:
-        await house.fails("sale-0001", within_s=0.4)
+        await house.fails("sale-0001", within_s=BRIEF_S)
         damaged = await house.get("sale-0001")
         await house.journal.on_the_writers_connection(
             lambda connection: connection.execute(
@@ -206,7 +207,7 @@ async def test_stopping_waits_for_a_step_that_was_sent(place: Place) -> None:
     gate = Gate()
     vendor = FakeVendor(loses_the_answer, gate)
     async with open_house(place, vendor, policy=QUICK) as house:
-        caller = asyncio.create_task(house.fails(within_s=0.6))
+        caller = asyncio.create_task(house.fails(within_s=BRIEF_S))
         await gate.arrived.wait()
         stopping = asyncio.create_task(house.engine.stop(20))
         await caller

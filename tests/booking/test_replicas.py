@@ -15,10 +15,13 @@ from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.booking import State
 from loyalty_gateway.domain.errors import Fate, Reason
 from tests.booking.house import (
+    BRIEF_S,
+    HELD_S,
     KEYRING,
     PATIENT,
     QUICK,
     TENANT,
+    UNHURRIED,
     House,
     failure,
     open_house,
@@ -108,7 +111,7 @@ async def test_a_duplicate_waits_for_the_booking_that_another_replica_has_under_
         owner = first.booking_task()
         await gate.arrived.wait()
         duplicate = second.booking_task()
-        impatient = await second.fails(within_s=0.5)
+        impatient = await second.fails(within_s=BRIEF_S)
         gate.go.set()
         answers = await asyncio.gather(owner, duplicate)
 
@@ -150,9 +153,9 @@ async def test_a_finding_on_one_replica_frees_the_caller_who_waits_on_another(
 
 async def test_a_hold_counts_on_every_replica(postgres_dsn: str) -> None:
     vendor = FakeVendor(loses_the_answer)
-    async with two_houses(postgres_dsn, vendor, promises={}) as (first, second):
+    async with two_houses(postgres_dsn, vendor, promises={}, limits=UNHURRIED) as (first, second):
         await first.fails("sale-0001")
-        held = await second.fails("sale-0002", within_s=0.6)
+        held = await second.fails("sale-0002", within_s=HELD_S)
         await resolve(second, Decision(Fate.NOT_EXECUTED, "statement", "not seen"))
         await first.book("sale-0002")
 
@@ -325,7 +328,7 @@ async def test_a_doubt_that_one_replica_resends_is_not_resent_by_another_who_is_
         asked = asyncio.create_task(resolve(first, None))
         await gate.arrived.wait()
         also = await asyncio.gather(
-            *(second.fails(within_s=0.5) for _ in range(5)), return_exceptions=True
+            *(second.fails(within_s=BRIEF_S) for _ in range(5)), return_exceptions=True
         )
         gate.go.set()
         booking = await asked

@@ -20,7 +20,7 @@ from loyalty_gateway.providers.port import (
     Question,
     StatusRow,
 )
-from tests.booking.house import CARD, QUICK, TENANT, House, failure, open_house, until
+from tests.booking.house import BRIEF_S, CARD, QUICK, TENANT, House, failure, open_house, until
 from tests.booking.stages import (
     BOOKED,
     NOT_BOOKED,
@@ -131,7 +131,7 @@ async def test_a_lost_answer_that_was_found_tells_every_try_in_its_order(place: 
 
 async def test_a_doubt_says_what_happens_next_and_when(place: Place) -> None:
     async with open_house(place, FakeVendor(loses_the_answer)) as house:
-        await house.fails(within_s=0.4)
+        await house.fails(within_s=BRIEF_S)
         story = await told(house)
         booking = await house.get()
 
@@ -146,7 +146,7 @@ async def test_a_refused_resend_does_not_make_the_doubt_the_callers_fault(place:
     policy = replace(QUICK, schedule_s=(0.01, 3_600))
     vendor = FakeVendor(loses_the_answer, refuses())
     async with open_house(place, vendor, policy=policy) as house:
-        await house.fails(within_s=0.6)
+        await house.fails(within_s=BRIEF_S)
         story = await told(house)
 
     has(lines(story)[-2], "HTTP 422", "this attempt booked nothing")
@@ -237,7 +237,7 @@ async def test_a_caller_who_left_is_told_as_a_send_that_did_not_leave(place: Pla
 
 async def test_a_bug_of_ours_is_ours_and_shows_nothing_of_itself(place: Place) -> None:
     async with open_house(place, FakeVendor(breaks)) as house:
-        await house.fails(within_s=0.4)
+        await house.fails(within_s=BRIEF_S)
         await until(lambda: house.link.in_flight == 0)
         story = await told(house)
 

@@ -14,9 +14,12 @@ from loyalty_gateway.domain.operations import (
     Operation,
 )
 from tests.booking.house import (
+    BRIEF_S,
     CARD,
+    HELD_S,
     QUICK,
     TENANT,
+    UNHURRIED,
     House,
     an_undo,
     failure,
@@ -145,7 +148,7 @@ async def test_what_was_not_executed_or_has_no_undo_is_not_reversible(place: Pla
     async with a_house(place, a_vendor(refuses(), books, loses_the_answer)) as house:
         await house.fails("refused-1")
         await house.book("top-up-01", operation=Operation.TOP_UP_BALANCE)
-        await house.fails("in-doubt-1", within_s=0.5)
+        await house.fails("in-doubt-1", within_s=BRIEF_S)
         errors = [
             await failure(house.undo(f"undo-{of}", of=of))
             for of in ("refused-1", "top-up-01", "in-doubt-1")
@@ -268,10 +271,12 @@ async def test_a_persons_word_about_an_undo_is_about_its_original_too(
 
 
 async def test_an_undo_passes_a_hold_on_its_account(place: Place) -> None:
-    async with a_house(place, a_vendor(books, loses_the_answer), promises={}) as house:
+    async with a_house(
+        place, a_vendor(books, loses_the_answer), promises={}, limits=UNHURRIED
+    ) as house:
         await house.book()
         await house.fails("sale-0002")
-        held = await house.fails("sale-0003", within_s=2)
+        held = await house.fails("sale-0003", within_s=HELD_S)
         await house.undo()
 
         assert held.reason is Reason.ACCOUNT_ON_HOLD

@@ -11,7 +11,7 @@ from loyalty_gateway.domain.errors import Reason
 from loyalty_gateway.domain.operations import Operation
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.writer import Change, unavailable
-from tests.booking.house import KEYRING, PATIENT, QUICK, House, open_house, until
+from tests.booking.house import BRIEF_S, KEYRING, PATIENT, QUICK, House, open_house, until
 from tests.booking.test_moves import moved_by_another
 from tests.booking.test_orders import PREPARES
 from tests.booking.undoing import BY_OUR_NUMBER, PROMISES, SETTLED, UNDONE, a_house, a_vendor
@@ -160,7 +160,7 @@ async def test_an_undo_of_a_doubt_that_the_vendor_refuses_is_a_persons(place: Pl
     """Nobody knows whether there was anything to undo, so nothing may be said to stand."""
     vendor = a_vendor(loses_the_answer, refuses(Reason.PROVIDER_DECLINED), sale=BY_OUR_NUMBER)
     async with a_house(place, vendor, SETTLED) as house:
-        await house.fails(within_s=0.4)
+        await house.fails(within_s=BRIEF_S)
         await house.becomes(State.NEEDS_REVIEW)
 
     assert len(vendor.standing) == 1
@@ -173,7 +173,7 @@ async def test_a_doubt_of_another_target_is_not_undone_at_this_one(place: Place)
     async with a_house(
         place, a_vendor(loses_the_answer, sale=BY_OUR_NUMBER), boot_id="boot-0"
     ) as house:
-        await house.fails(within_s=0.4)
+        await house.fails(within_s=BRIEF_S)
         assert (await house.get()).state is State.IN_DOUBT
     vendor = a_vendor(sale=BY_OUR_NUMBER, target=ELSEWHERE)
     async with a_house(place, vendor, SETTLED) as house:
@@ -196,7 +196,7 @@ async def test_an_undo_of_a_doubt_is_not_sent_to_another_target_than_the_doubts(
     first = FakeVendor(loses_the_answer, is_not_reached, offers=offers, prepares=never)
     once = replace(PATIENT, settle_s=0.05)
     async with a_house(place, first, once, boot_id="boot-0") as house:
-        await house.fails(within_s=0.4)
+        await house.fails(within_s=BRIEF_S)
         await made_due(house, "sale-0001")
         await house.becomes(State.REVERSING)
         if is_opened:

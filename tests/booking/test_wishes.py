@@ -12,7 +12,7 @@ from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.domain.operations import Operation, Reference
 from loyalty_gateway.journal.writer import Change, unavailable
 from loyalty_gateway.providers.port import Executed, Offer, Send
-from tests.booking.house import QUICK, House, failure, until
+from tests.booking.house import BRIEF_S, QUICK, House, failure, until
 from tests.booking.stages import BOOKED, NOT_BOOKED, resolve
 from tests.booking.test_replicas import two_houses
 from tests.booking.undoing import (
@@ -106,7 +106,7 @@ async def test_a_passing_trouble_while_nothing_is_found_to_undo_asks_no_person(
     acts = (loses_the_request, loses_the_request, books, passing)
     vendor = a_vendor(*acts, sale=BY_OUR_NUMBER)
     async with a_house(place, vendor, replace(QUICK, settle_s=0.0)) as house:
-        await house.fails(within_s=0.4)
+        await house.fails(within_s=BRIEF_S)
         await house.becomes(State.REVERSED)
         undo = await own_undo(house)
         states = {it.to_state for it in (await house.story())[0]}
@@ -284,7 +284,7 @@ async def test_a_caller_who_is_cut_off_while_its_wish_is_noted_is_undone_all_the
     gate = Gate()
     vendor = a_vendor(gate)
     async with a_house(place, vendor, QUICK) as house:
-        caller = house.booking_task(within_s=0.6, **AUTO)
+        caller = house.booking_task(within_s=BRIEF_S, **AUTO)
         await gate.arrived.wait()
         is_noting = asyncio.Event()
 
