@@ -12,6 +12,7 @@ from tests.cli.running_sandbox import RunningSandbox
 from tests.console import GATEWAY, differences_of, masked, matches
 
 TOUR = Path(__file__).parents[1] / "docs" / "tour.md"
+CAME_LATE = ("is not recognized; see @value", "context deadline exceeded")
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +26,16 @@ def test_the_tour_has_fifteen_steps(page: str) -> None:
     )
 
 
+@pytest.mark.timeout(360)
 def test_every_command_of_the_tour_prints_what_the_page_says(tmp_path: Path) -> None:
-    with RunningSandbox(tmp_path / "sandbox") as sandbox:
-        differences = differences_of(TOUR, {GATEWAY: sandbox.listen})
+    """The page shows a doubt that is told just before the deadline; a machine that is busy at
+    that moment may cost the answer its way, and grpcurl the words for it."""
+    differences: list[str] = []
+    for number in range(3):
+        with RunningSandbox(tmp_path / f"sandbox-{number}") as sandbox:
+            differences = differences_of(TOUR, {GATEWAY: sandbox.listen})
+        if not any(words in it for it in differences for words in CAME_LATE):
+            break
     assert not differences, "\n".join(differences)
 
 

@@ -53,8 +53,10 @@ QUICK = Policy(
 )
 """Recovery does in fractions of a second what it does in minutes."""
 
-BRIEF_S = 1.0
+BRIEF_S = 2.0
 """A caller who soon leaves: time enough to be written down and sent, on a busy machine too."""
+LEAVES_S = 2.5
+"""The same under AUTO_REVERSE, which keeps a part of it for noting the wish."""
 HELD_S = 2.0
 UNHURRIED = Limits(deadline_min_s=1.0)
 """With these a caller who waits for an account hears in time that it is still on hold, however

@@ -8,7 +8,6 @@ from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import Fate
 from tests.booking.house import (
-    BRIEF_S,
     QUICK,
     TENANT,
     House,
@@ -40,7 +39,16 @@ async def resolve(
 
 async def doubt(house: House, request_id: str = "sale-0001") -> Booking:
     """A booking that its caller left in doubt."""
-    await house.fails(request_id, within_s=BRIEF_S)
+    caller = house.booking_task(request_id)
+
+    async def was_sent() -> bool:
+        booking = await house.find(request_id)
+        return booking is not None and booking.state is not State.SENDING
+
+    await until(was_sent)
+    await until(lambda: house.link.in_flight == 0)
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
     return await house.get(request_id)
 
 
@@ -52,7 +60,7 @@ async def left_in_doubt(place: Place, act: Act = loses_the_answer) -> None:
 
 async def kicked_to(house: House, state: State) -> Booking:
     """Has the next step taken now, as an operator may, and waits for the state."""
-    await asyncio.gather(resolve(house, None, within_s=1), return_exceptions=True)
+    await asyncio.gather(resolve(house, None), return_exceptions=True)
     return await house.becomes(state)
 
 
@@ -80,10 +88,11 @@ async def crashed_while_resending(place: Place) -> Booking:
     async with open_house(
         place, vendor, boot_id="boot-0", policy=QUICK, limits=BRIEF_LEASE
     ) as house:
-        caller = house.booking_task(within_s=1)
+        caller = house.booking_task()
         await until(lambda: len(vendor.sends) == 2)
         booking = await house.get()
         await house.stop(0)
+        caller.cancel()
         await asyncio.gather(caller, return_exceptions=True)
     assert booking.owner == "boot-0"
     assert booking.doubtful_attempts == 2

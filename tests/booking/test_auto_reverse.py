@@ -20,6 +20,7 @@ from loyalty_gateway.domain.operations import (
 from loyalty_gateway.providers.port import Executed, Offer, Send
 from tests.booking.house import (
     BRIEF_S,
+    LEAVES_S,
     QUICK,
     TENANT,
     House,
@@ -63,7 +64,7 @@ async def test_a_doubt_that_can_only_be_undone_is_undone_after_its_settle_time(
     """T12, T14: acknowledged, or "not found" three times with their waits between."""
     vendor = a_vendor(act, sale=BY_OUR_NUMBER)
     async with a_house(place, vendor, SETTLED) as house:
-        error = await house.fails(within_s=BRIEF_S)
+        error = await house.fails()
         ended = await house.becomes(State.REVERSED)
         undo = await own_undo(house)
 
@@ -93,7 +94,7 @@ async def test_what_a_dead_process_was_sending_waits_for_the_settle_time_too(
         await asyncio.gather(caller, return_exceptions=True)
     policy = replace(QUICK, settle_s=0.6)
     async with a_house(place, vendor, policy, boot_id="boot-1") as house:
-        await house.becomes(State.IN_DOUBT)
+        await house.becomes(State.IN_DOUBT, State.REVERSING, State.REVERSED)
         doubt = (await house.get()).doubt_time
         await house.becomes(State.REVERSED)
         history, _ = await house.story()
@@ -140,7 +141,7 @@ async def test_a_doubt_under_auto_reverse_ends_without_an_effect(
 ) -> None:
     vendor = a_vendor(act, sale=sale)
     async with a_house(place, vendor, SETTLED) as house:
-        error = await house.fails(within_s=BRIEF_S, **AUTO)
+        error = await house.fails(**AUTO)
         given_up = await house.get()
         await house.is_quiet()
         ended = await house.get()
@@ -164,7 +165,7 @@ async def test_a_caller_whose_time_ends_while_the_vendor_books_relies_on_the_und
 ) -> None:
     gate = Gate()
     async with a_house(place, a_vendor(gate), QUICK) as house:
-        error = await house.fails(within_s=BRIEF_S, **AUTO)
+        error = await house.fails(within_s=LEAVES_S, **AUTO)
         given_up = await house.get()
         gate.go.set()
         await house.becomes(State.REVERSED)
@@ -269,7 +270,7 @@ async def test_a_tagged_match_is(place: Place) -> None:
     sale = replace(MATCHED, undo=Operation.REVERSE_POINTS)
     vendor = a_vendor(loses_the_answer, sale=sale)
     async with a_house(place, vendor, QUICK, promises={**PROMISES, TAG_IS_SHOWN: True}) as house:
-        await house.fails(within_s=BRIEF_S, **AUTO)
+        await house.fails(**AUTO)
         await house.becomes(State.REVERSED)
 
         assert vendor.standing == []
@@ -302,10 +303,10 @@ async def test_who_gives_up_while_the_journal_is_slow_hears_of_a_success_that_ca
 
         async def is_slow() -> None:
             gate.go.set()
-            await asyncio.sleep(BRIEF_S)
+            await asyncio.sleep(LEAVES_S)
 
         house.journal.before_find = is_slow
-        answer = await house.book(within_s=BRIEF_S, **AUTO)
+        answer = await house.book(within_s=LEAVES_S, **AUTO)
         house.journal.before_find = None
         booking = await house.get()
 
@@ -420,7 +421,7 @@ async def test_an_own_undo_whose_answer_is_lost_too_finds_that_there_is_nothing_
 ) -> None:
     vendor = a_vendor(loses_the_request, loses_the_request, sale=BY_OUR_NUMBER)
     async with a_house(place, vendor, SETTLED) as house:
-        await house.fails(within_s=BRIEF_S)
+        await house.fails()
         await house.becomes(State.REVERSED)
         undo = await own_undo(house)
 

@@ -23,6 +23,7 @@ from tests.booking.house import (
     open_house,
     until,
 )
+from tests.booking.stages import doubt
 from tests.booking.vendor import (
     Act,
     FakeVendor,
@@ -102,7 +103,7 @@ async def test_a_repeat_in_doubt_has_the_next_step_taken_now(place: Place) -> No
     """The schedule would wait for an hour."""
     vendor = FakeVendor(loses_the_answer)
     async with open_house(place, vendor) as house:
-        await house.fails(within_s=BRIEF_S)
+        await doubt(house)
         answer = await house.book()
 
     assert answer.is_replayed
@@ -113,7 +114,7 @@ async def test_a_repeat_in_doubt_has_the_next_step_taken_now(place: Place) -> No
 async def test_repeats_kick_a_booking_at_most_once_a_second(place: Place) -> None:
     vendor = FakeVendor(otherwise=loses_the_answer)
     async with open_house(place, vendor) as house:
-        await house.fails(within_s=BRIEF_S)
+        await doubt(house)
         started = in_s(0)
         for _ in range(20):
             await house.fails(within_s=0.3)
@@ -129,8 +130,7 @@ async def test_a_repeat_hears_at_once_of_a_doubt_that_ended_while_it_was_on_its_
 ) -> None:
     """The repeat read the booking in doubt just before an operator decided it."""
     async with open_house(place, FakeVendor(loses_the_answer)) as house:
-        await house.fails(within_s=BRIEF_S)
-        booking = await house.get()
+        booking = await doubt(house)
         has_read, may_go = asyncio.Event(), asyncio.Event()
 
         async def hold() -> None:
@@ -157,9 +157,9 @@ async def test_a_journal_that_cannot_be_read_is_no_reason_to_deny_what_was_sent(
     gate = Gate(loses_the_answer)
     vendor = FakeVendor(loses_the_answer, gate)
     async with open_house(place, vendor) as house:
-        caller = asyncio.create_task(house.fails(within_s=1))
+        caller = asyncio.create_task(house.fails())
         await house.becomes(State.IN_DOUBT)
-        repeat = asyncio.create_task(house.fails(within_s=5))
+        repeat = asyncio.create_task(house.fails())
         await gate.arrived.wait()
         house.journal.before_find = unreadable
         gate.go.set()
@@ -251,9 +251,9 @@ async def test_a_settle_that_cannot_be_written_leaves_the_send_in_progress_never
     place: Place,
 ) -> None:
     gate = Gate(books_with_a_long_text)
-    limits = Limits(settle_retry_s=0.3, lease_s=3.0)
+    limits = Limits(settle_retry_s=0.3, lease_s=6.0)
     async with open_house(place, FakeVendor(gate), policy=QUICK, limits=limits) as house:
-        caller = asyncio.create_task(house.fails(within_s=1))
+        caller = asyncio.create_task(house.fails(within_s=BRIEF_S))
         await gate.arrived.wait()
         await house.journal.fill_the_disk()
         gate.go.set()
@@ -312,7 +312,7 @@ async def test_a_text_that_the_database_refuses_does_not_keep_a_booking_from_set
     """Half a surrogate pair in a vendor's code: no database takes it, and money was moved."""
     vendor = FakeVendor(refuses_with_a_broken_text)
     async with open_house(place, vendor) as house:
-        error = await house.fails(within_s=1)
+        error = await house.fails(within_s=BRIEF_S)
         booking = await house.get()
 
     assert error.reason is Reason.BOOKING_IN_DOUBT

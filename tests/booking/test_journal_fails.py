@@ -75,7 +75,7 @@ async def test_a_settle_that_lost_its_race_and_cannot_be_read_again_claims_nothi
     async with two_houses(
         postgres_dsn, FakeVendor(gate), limits=Limits(lease_s=30.0, settle_retry_s=0.1)
     ) as (first, second):
-        caller = first.booking_task(within_s=2)
+        caller = first.booking_task(within_s=5)
         await gate.arrived.wait()
         known = await second.get()
 

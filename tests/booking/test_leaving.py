@@ -124,6 +124,7 @@ async def test_an_intent_that_came_too_late_to_disk_is_not_sent(place: Place) ->
     async with open_house(place, limits=limits) as house:
         async with house.journal.writer_held():
             caller = asyncio.create_task(house.fails())
+            await until(lambda: house.journal.writes_waiting == 1)
             late = in_s(0.06)
             await until(lambda: in_s(0) > late)
         error = await caller

@@ -80,7 +80,7 @@ async def test_a_move_that_landed_although_its_word_was_lost_is_our_own(
 ) -> None:
     async with open_house(place, FakeVendor(act)) as house:
         cut = loses_the_word_of(house, leads_to(state))
-        await asyncio.gather(house.book(within_s=0.8), return_exceptions=True)
+        await asyncio.gather(house.book(within_s=BRIEF_S), return_exceptions=True)
         booking = await house.becomes(state)
 
         [change] = cut
@@ -139,7 +139,7 @@ async def test_an_attempts_end_that_came_too_late_is_a_warning(
                 reason=Reason.INTERNAL,
             ),
         )
-        await house.fails(within_s=0.8)
+        await house.fails(within_s=BRIEF_S)
         await until(lambda: house.link.in_flight == 0)
 
         assert (await house.get()).state is State.IN_DOUBT
@@ -185,7 +185,7 @@ async def test_a_move_that_is_refused_although_nobody_moved_the_booking_is_an_er
             return False if change.after.state is State.SUCCEEDED else await write(change)
 
         house.journal.change = change  # type: ignore[method-assign]
-        await house.fails(within_s=0.8)
+        await house.fails(within_s=BRIEF_S)
         await until(lambda: house.link.in_flight == 0)
 
         assert (await house.get()).state is State.SENDING

@@ -55,9 +55,7 @@ async def test_a_plain_account_id_stands_in_no_column_log_or_message(
         async with open_house(tmp_path / "journal", vendor, policy=QUICK) as house:
             for number, _ in enumerate(acts):
                 request_id = f"sale-{number:04}"
-                call = house.book(
-                    request_id, account=AccountKey("main", plain_id=CANARY), within_s=1
-                )
+                call = house.book(request_id, account=AccountKey("main", plain_id=CANARY))
                 (ended,) = await asyncio.gather(call, return_exceptions=True)
                 shown.append(f"{ended} {vars(ended) if isinstance(ended, Exception) else ended}")
                 await house.book(request_id="other-" + request_id, validate_only=True)

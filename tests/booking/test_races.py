@@ -25,7 +25,7 @@ from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.writer import Change, unavailable
 from loyalty_gateway.providers.port import Executed, Send
 from tests.booking.house import (
-    BRIEF_S,
+    LEAVES_S,
     QUICK,
     TENANT,
     House,
@@ -368,7 +368,7 @@ async def test_a_doubt_that_recovery_found_booked_as_its_caller_gave_up_is_answe
     gate = Gate()
     vendor.script.append(gate)
     async with a_house(place, vendor, QUICK) as house:
-        caller = house.booking_task(within_s=BRIEF_S, in_doubt_policy=InDoubtPolicy.AUTO_REVERSE)
+        caller = house.booking_task(within_s=LEAVES_S, in_doubt_policy=InDoubtPolicy.AUTO_REVERSE)
         await gate.arrived.wait()
         finds = 0
 
@@ -397,7 +397,7 @@ async def test_a_wish_that_recovery_was_faster_than_is_written_down_over_what_it
     async with a_house(place, a_vendor(loses_the_answer)) as house:
         gate = Gate(loses_the_answer)
         house.vendor.script.appendleft(gate)
-        caller = house.booking_task(within_s=0.8, **AUTO)
+        caller = house.booking_task(within_s=LEAVES_S, **AUTO)
         await gate.arrived.wait()
         known = await house.get()
 
@@ -622,7 +622,7 @@ async def test_whoever_gives_up_while_the_journal_is_away_still_hears_of_the_dou
     """And is undone: by the end of the attempt itself, whenever that comes."""
     gate = Gate()
     async with a_house(place, a_vendor(gate), QUICK) as house:
-        caller = house.booking_task(within_s=BRIEF_S, **AUTO)
+        caller = house.booking_task(within_s=LEAVES_S, **AUTO)
         await gate.arrived.wait()
 
         async def is_away() -> NoReturn:

@@ -84,7 +84,7 @@ async def test_a_row_that_cannot_be_understood_does_not_stop_the_others(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Left by a newer program, or damaged: it must not cost the neighbours their truth."""
-    policy = replace(QUICK, schedule_s=(2.5,))
+    policy = replace(QUICK, schedule_s=(4.0,))
     vendor = FakeVendor(loses_the_answer, loses_the_answer)
     async with open_house(place, vendor, policy=policy) as house:
         await house.fails("sale-0001", within_s=BRIEF_S)
@@ -157,7 +157,7 @@ async def test_a_doubt_that_comes_while_the_loop_looks_is_not_forgotten_for_seco
         await caller
         took = in_s(0) - started
 
-    assert took < 2
+    assert took < 4.5
 
 
 async def test_repeats_do_not_make_recovery_work_on_more_at_a_time(place: Place) -> None:
@@ -191,7 +191,7 @@ async def test_repeats_while_the_loop_looks_do_not_either(place: Place) -> None:
         house.journal.before_due = hold
         house.engine._recovery._wake.set()
         await is_looking.wait()
-        await asyncio.gather(*(house.fails(request_id, within_s=1.5) for request_id in ids))
+        await asyncio.gather(*(house.fails(request_id, within_s=3) for request_id in ids))
         put_off = set(house.engine._recovery._put_off)
         house.journal.before_due = None
         may_look.set()

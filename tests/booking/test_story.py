@@ -20,12 +20,13 @@ from loyalty_gateway.providers.port import (
     Question,
     StatusRow,
 )
-from tests.booking.house import BRIEF_S, CARD, QUICK, TENANT, House, failure, open_house, until
+from tests.booking.house import CARD, QUICK, TENANT, House, failure, open_house, until
 from tests.booking.stages import (
     BOOKED,
     NOT_BOOKED,
     crashed_while_resending,
     crashed_while_sending,
+    doubt,
     kicked_to,
     resolve,
 )
@@ -131,7 +132,7 @@ async def test_a_lost_answer_that_was_found_tells_every_try_in_its_order(place: 
 
 async def test_a_doubt_says_what_happens_next_and_when(place: Place) -> None:
     async with open_house(place, FakeVendor(loses_the_answer)) as house:
-        await house.fails(within_s=BRIEF_S)
+        await doubt(house)
         story = await told(house)
         booking = await house.get()
 
@@ -146,7 +147,15 @@ async def test_a_refused_resend_does_not_make_the_doubt_the_callers_fault(place:
     policy = replace(QUICK, schedule_s=(0.01, 3_600))
     vendor = FakeVendor(loses_the_answer, refuses())
     async with open_house(place, vendor, policy=policy) as house:
-        await house.fails(within_s=BRIEF_S)
+        caller = house.booking_task()
+
+        async def was_sent_again() -> bool:
+            booking = await house.find()
+            return booking is not None and booking.attempt_count == 2 and not booking.attempt_open
+
+        await until(was_sent_again)
+        caller.cancel()
+        await asyncio.gather(caller, return_exceptions=True)
         story = await told(house)
 
     has(lines(story)[-2], "HTTP 422", "this attempt booked nothing")
@@ -237,8 +246,7 @@ async def test_a_caller_who_left_is_told_as_a_send_that_did_not_leave(place: Pla
 
 async def test_a_bug_of_ours_is_ours_and_shows_nothing_of_itself(place: Place) -> None:
     async with open_house(place, FakeVendor(breaks)) as house:
-        await house.fails(within_s=BRIEF_S)
-        await until(lambda: house.link.in_flight == 0)
+        await doubt(house)
         story = await told(house)
 
     assert story.whose_fault is WhoseFault.GATEWAY

@@ -14,7 +14,6 @@ from loyalty_gateway.domain.operations import (
     Operation,
 )
 from tests.booking.house import (
-    BRIEF_S,
     CARD,
     HELD_S,
     QUICK,
@@ -24,7 +23,7 @@ from tests.booking.house import (
     an_undo,
     failure,
 )
-from tests.booking.stages import BOOKED, NOT_BOOKED, resolve
+from tests.booking.stages import BOOKED, NOT_BOOKED, doubt, resolve
 from tests.booking.undoing import a_house, a_vendor
 from tests.booking.vendor import (
     books,
@@ -148,7 +147,7 @@ async def test_what_was_not_executed_or_has_no_undo_is_not_reversible(place: Pla
     async with a_house(place, a_vendor(refuses(), books, loses_the_answer)) as house:
         await house.fails("refused-1")
         await house.book("top-up-01", operation=Operation.TOP_UP_BALANCE)
-        await house.fails("in-doubt-1", within_s=BRIEF_S)
+        await doubt(house, "in-doubt-1")
         errors = [
             await failure(house.undo(f"undo-{of}", of=of))
             for of in ("refused-1", "top-up-01", "in-doubt-1")

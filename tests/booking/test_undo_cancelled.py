@@ -17,6 +17,7 @@ from tests.booking.house import (
     in_s,
     until,
 )
+from tests.booking.stages import doubt
 from tests.booking.undoing import BY_OUR_NUMBER, SETTLED, UNDONE, a_house, a_vendor, own_undo
 from tests.booking.vendor import (
     Act,
@@ -89,7 +90,7 @@ async def test_cancelling_what_then_does_not_leave_closes_it(place: Place) -> No
 async def test_cancelling_a_doubt_ends_it_without_an_effect(
     place: Place, act: Act, sale: Offer
 ) -> None:
-    unhurried = replace(SETTLED, schedule_s=(2.5,), then_every_s=0.1)
+    unhurried = replace(SETTLED, schedule_s=(10.0,), then_every_s=0.1)
     async with a_house(place, a_vendor(act, sale=sale), unhurried) as house:
         await house.fails(within_s=BRIEF_S)
         cancelled = await house.cancel()
@@ -109,7 +110,7 @@ async def test_a_success_whose_undo_is_declined_stands_with_the_answer_that_was_
     gate = Gate()
     vendor = a_vendor(gate, refuses(Reason.ORIGINAL_NOT_REVERSIBLE))
     async with a_house(place, vendor, QUICK) as house:
-        caller = house.booking_task(within_s=BRIEF_S)
+        caller = house.booking_task()
         await gate.arrived.wait()
         await house.cancel()
         gate.go.set()
@@ -130,7 +131,7 @@ async def test_a_vendor_without_an_undo_is_not_cancelled_and_the_truth_is_told(
     place: Place,
 ) -> None:
     async with a_house(place, FakeVendor(loses_the_answer)) as house:
-        await house.fails(within_s=BRIEF_S)
+        await doubt(house)
         error = await failure(house.cancel())
         still = await house.get()
 

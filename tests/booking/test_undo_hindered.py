@@ -12,6 +12,7 @@ from loyalty_gateway.domain.operations import Operation
 from loyalty_gateway.journal.sealing import Keyring
 from loyalty_gateway.journal.writer import Change, unavailable
 from tests.booking.house import BRIEF_S, KEYRING, PATIENT, QUICK, House, open_house, until
+from tests.booking.stages import doubt
 from tests.booking.test_moves import moved_by_another
 from tests.booking.test_orders import PREPARES
 from tests.booking.undoing import BY_OUR_NUMBER, PROMISES, SETTLED, UNDONE, a_house, a_vendor
@@ -160,7 +161,7 @@ async def test_an_undo_of_a_doubt_that_the_vendor_refuses_is_a_persons(place: Pl
     """Nobody knows whether there was anything to undo, so nothing may be said to stand."""
     vendor = a_vendor(loses_the_answer, refuses(Reason.PROVIDER_DECLINED), sale=BY_OUR_NUMBER)
     async with a_house(place, vendor, SETTLED) as house:
-        await house.fails(within_s=BRIEF_S)
+        await house.fails()
         await house.becomes(State.NEEDS_REVIEW)
 
     assert len(vendor.standing) == 1
@@ -173,8 +174,7 @@ async def test_a_doubt_of_another_target_is_not_undone_at_this_one(place: Place)
     async with a_house(
         place, a_vendor(loses_the_answer, sale=BY_OUR_NUMBER), boot_id="boot-0"
     ) as house:
-        await house.fails(within_s=BRIEF_S)
-        assert (await house.get()).state is State.IN_DOUBT
+        assert (await doubt(house)).state is State.IN_DOUBT
     vendor = a_vendor(sale=BY_OUR_NUMBER, target=ELSEWHERE)
     async with a_house(place, vendor, SETTLED) as house:
         await made_due(house, "sale-0001")

@@ -12,7 +12,7 @@ from loyalty_gateway.domain.errors import Fate, Reason
 from loyalty_gateway.domain.operations import Operation, Reference
 from loyalty_gateway.journal.writer import Change, unavailable
 from loyalty_gateway.providers.port import Executed, Offer, Send
-from tests.booking.house import BRIEF_S, QUICK, House, failure, until
+from tests.booking.house import LEAVES_S, QUICK, House, failure, until
 from tests.booking.stages import BOOKED, NOT_BOOKED, resolve
 from tests.booking.test_replicas import two_houses
 from tests.booking.undoing import (
@@ -106,7 +106,7 @@ async def test_a_passing_trouble_while_nothing_is_found_to_undo_asks_no_person(
     acts = (loses_the_request, loses_the_request, books, passing)
     vendor = a_vendor(*acts, sale=BY_OUR_NUMBER)
     async with a_house(place, vendor, replace(QUICK, settle_s=0.0)) as house:
-        await house.fails(within_s=BRIEF_S)
+        await house.fails()
         await house.becomes(State.REVERSED)
         undo = await own_undo(house)
         states = {it.to_state for it in (await house.story())[0]}
@@ -258,7 +258,7 @@ async def test_a_success_that_is_written_before_the_wish_of_who_heard_of_a_doubt
                 settled.set()
             return has_landed
 
-        caller = house.booking_task(within_s=0.8, **AUTO)
+        caller = house.booking_task(within_s=LEAVES_S, **AUTO)
         await gate.arrived.wait()
         monkeypatch.setattr(house.journal, "change", takes_the_outcome_first)
         gate.go.set()
@@ -284,7 +284,7 @@ async def test_a_caller_who_is_cut_off_while_its_wish_is_noted_is_undone_all_the
     gate = Gate()
     vendor = a_vendor(gate)
     async with a_house(place, vendor, QUICK) as house:
-        caller = house.booking_task(within_s=BRIEF_S, **AUTO)
+        caller = house.booking_task(within_s=LEAVES_S, **AUTO)
         await gate.arrived.wait()
         is_noting = asyncio.Event()
 
@@ -331,7 +331,7 @@ async def test_what_may_turn_out_to_be_an_untagged_line_is_not_cancelled_in_vain
     vendor = a_vendor(gate, sale=sale, answers=[finds_nothing] * 50)
     promises = {**PROMISES, NO_OTHER_CHANNEL_BOOKS: True}
     async with a_house(place, vendor, promises=promises) as house:
-        caller = house.booking_task(within_s=0.8)
+        caller = house.booking_task(within_s=LEAVES_S)
         await gate.arrived.wait()
         if is_lost:
             gate.go.set()

@@ -28,7 +28,7 @@ from loyalty_gateway.supervisor import PROOF_CARD, READINESS_SERVICE, find_playe
 from tests.e2e.caller import CHANNEL_OPTIONS, Caller
 from tests.e2e.vendor import Vendor
 
-READY_LIMIT_S: Final = 40.0
+READY_LIMIT_S: Final = 90.0
 END_LIMIT_S: Final = 40.0
 POLL_S: Final = 0.01
 START_TRIES: Final = 3

@@ -52,8 +52,8 @@ from tests.e2e.wanted import BookingRequest
 SETTINGS = {
     "RECOVERY__SCHEDULE_S": "[0.5, 1, 2]",
     "RECOVERY__THEN_EVERY_S": "2",
-    "PROVIDER__ATTEMPT_TOTAL_S": "1.0",
-    "PROVIDER__CONNECT_S": "0.5",
+    "PROVIDER__ATTEMPT_TOTAL_S": "2.0",
+    "PROVIDER__CONNECT_S": "1.0",
     # Whatever a library would like to say is heard.
     "TELEMETRY__LOG_LEVEL": "debug",
     "TELEMETRY__LOG_FORMAT": "json",
@@ -116,7 +116,7 @@ class Actor:
 
     async def book(self, request: BookingRequest, fault: str = "") -> None:
         """A booking through a fault: heard in doubt, explained, cancelled, heard to its end."""
-        await self.call(request, timeout_s=0.6, fault=fault)
+        await self.call(request, timeout_s=1.5, fault=fault)
         await self.look(request.request_id)
         await self.call(bookings_pb2.CancelBookingRequest(request_id=request.request_id))
         last = await learn(self.house.caller, request, limit_s=60.0)
@@ -168,7 +168,7 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
     async with open_house(
         folder,
         settings={**SETTINGS, "TELEMETRY__OTLP_ENDPOINT": collector.endpoint},
-        player_options=["--slow-s", "1.5"],
+        player_options=["--slow-s", "3"],
         more_config=UNPROVEN,
         more_cards=[canary_card(CARD_NUMBER), canary_card(CARD_WORD)],
     ) as house:

@@ -53,7 +53,7 @@ async def test_a_deadline_that_passes_is_answered_in_time_and_cancels_nothing(
     shared_house: House, point: str
 ) -> None:
     house, request = shared_house, debit(120)
-    call = await hold_a_booking(house, request, point, timeout_s=1.0)
+    call = await hold_a_booking(house, request, point, timeout_s=2.5)
 
     reply = await call
     for _ in range(2):
@@ -132,7 +132,7 @@ async def test_while_endpoints_notice_a_stop_known_bookings_are_still_answered(
     tmp_path: Path,
 ) -> None:
     known, held = top_up(44), debit(22)
-    settings = {**QUICK, "SERVER__ENDPOINT_DELAY_S": "2"}
+    settings = {**QUICK, "SERVER__ENDPOINT_DELAY_S": "6"}
     async with open_house(tmp_path / "house", settings=settings) as house:
         first = await house.caller.call(known)
         call = await hold_a_booking(house, held)

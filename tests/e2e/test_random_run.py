@@ -34,7 +34,7 @@ DOWN = "cashassist-down"
 SETTINGS = {
     "RECOVERY__SCHEDULE_S": "[0.5, 0.5, 1, 1, 2]",
     "RECOVERY__THEN_EVERY_S": "2",
-    "PROVIDER__ATTEMPT_TOTAL_S": "1.0",
+    "PROVIDER__ATTEMPT_TOTAL_S": "1.2",
     "PROVIDER__CONNECT_S": "0.5",
     # So long after a doubt a refusal is believed to speak of the first attempt too.
     "ENGINE__SETTLE_S": "3",
@@ -77,9 +77,12 @@ class Run:
             await asyncio.sleep(max(0.0, kill_at - time.monotonic()))
             await self.look_at_the_vendor()
             self.is_open.clear()
+            shut_at = time.monotonic()
             await self.house.kill_server()
             await self.house.start_server()
             self.kills += 1
+            # A machine that is slow to start a server takes nothing from the time with one.
+            self.ends_at += time.monotonic() - shut_at
             self.is_open.set()
 
     async def look_at_the_vendor(self) -> None:
@@ -206,12 +209,13 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         yield house
 
 
+@pytest.mark.timeout(240)
 async def test_nothing_is_lost_doubled_or_contradicted(house: House) -> None:
     run = Run(house, time.monotonic() + RUN_S)
     run.is_open.set()
     tills = [Till(run, number, random.Random(SEED * 100 + number)) for number in range(CALLERS)]
 
-    async with asyncio.timeout(RUN_S + 20):
+    async with asyncio.timeout(RUN_S + 60):
         await asyncio.gather(run.kill_now_and_then(), *(till.live() for till in tills))
     is_at_rest = True
     try:

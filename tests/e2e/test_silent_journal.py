@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.caller import top_up
 from tests.e2e.conftest import QUICK, open_house
-from tests.e2e.house import House
+from tests.e2e.house import House, until
 from tests.e2e.truth import effects_of
 from tests.journal.proxy import Proxy, running_proxy
 
@@ -35,8 +35,12 @@ async def test_sigterm_ends_a_server_in_good_order_although_its_journal_is_silen
     request = top_up(40)
     proxy.is_dark = True
     call = asyncio.create_task(house.caller.call(request))
+
+    async def is_under_way() -> bool:
+        return "loyalty_bookings_in_flight 1.0" in await house.metrics()
+
     # On its way to the journal: the drain would refuse it otherwise.
-    await asyncio.wait({call}, timeout=0.3)
+    await until(is_under_way, "the booking is under way")
     house.terminate_server()
     code = await house.server.end(GRACE_S)
     reply = await call

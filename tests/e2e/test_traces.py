@@ -120,7 +120,7 @@ async def test_recovery_after_a_kill_still_links_to_the_trace_of_the_dead_server
 ) -> None:
     request = top_up(330)
     await house.vendor.hold("after-effect")
-    assert not (await house.caller.call(request, timeout_s=1.0)).is_ok
+    assert not (await house.caller.call(request, timeout_s=2.5)).is_ok
     before = await house.caller.get(request.request_id)
     assert before is not None and before.state == types_pb2.BOOKING_STATE_SENDING
     await house.kill_server()

@@ -26,7 +26,7 @@ POINT_TRIES: Final = 3
 DEATH_LIMIT_S: Final = 30.0
 BUSY_S: Final = 0.4
 KILLS_MIN: Final = 3
-RANDOM_KILLS_MIN: Final = 8
+RANDOM_KILLS_MIN: Final = 10
 """However slow the machine starts a gateway again, where the plan is run as a whole."""
 WAITERS: Final = 24
 REQUEST_TRIES: Final = 5
@@ -220,8 +220,14 @@ async def _kill_at_gate(
     account = lane.chance(name).choice(ACCOUNTS)
     request = await _a_request(lane, caller, trade, method, account)
     await vendor.hold(point)
-    call = asyncio.create_task(caller.book(replica, request, timeout_s=10.0))
-    await vendor.until_held()
+    held = asyncio.create_task(vendor.until_held())
+    while True:
+        call = asyncio.create_task(caller.book(replica, request, timeout_s=10.0))
+        await asyncio.wait({call, held}, return_when=asyncio.FIRST_COMPLETED)
+        if held.done():
+            break
+        # Its intent came too late to disk, so that it was not sent: the same once more.
+    await held
     await replica.kill()
     await vendor.let_go()
     await call

@@ -7,7 +7,7 @@ import pytest
 from loyalty.v1 import types_pb2
 from tests.e2e.caller import Reply
 from tests.e2e.checker import Heard, World
-from tests.e2e.journal import Row
+from tests.e2e.journal import Move, Row
 from tests.e2e.test_checker import sound_world
 from tests.e2e.wanted import BookingRequest
 from tests.faults.history import History, Told
@@ -55,6 +55,19 @@ def test_who_has_not_heard_ok_under_auto_reverse_has_wished(reply: Reply) -> Non
 
     request.options.Clear()
     assert list(unwished(undone(world), history)) != [], "without it nobody gives up a doubt"
+
+
+def test_a_doubt_under_auto_reverse_may_be_undone_in_vain_before_its_caller_hears_ok() -> None:
+    world, request, history = given_up(OK, OK)
+    first = world.rows[0].booking_id
+    begun = [Move(first, 9, "IN_DOUBT", "REVERSING"), Move(first, 10, "REVERSING", "SUCCEEDED")]
+    tried = replace(undone(world, "NOT_EXECUTED"), moves=[*world.moves, *begun])
+    assert list(unwished(tried, history)) == []
+
+    anew = replace(tried, moves=[*world.moves, Move(first, 9, "SUCCEEDED", "REVERSING")])
+    assert list(unwished(anew, history)) != [], "what had been booked was no doubt"
+    request.options.Clear()
+    assert list(unwished(tried, history)) != []
 
 
 def test_what_only_an_undo_can_settle_is_undone_without_a_wish() -> None:

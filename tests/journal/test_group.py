@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection
 
+from loyalty_gateway.booking.limits import Limits
 from loyalty_gateway.domain.booking import Booking, State
 from loyalty_gateway.domain.errors import LoyaltyError, Reason
 from loyalty_gateway.journal.postgres import PostgresStore
@@ -138,6 +139,9 @@ async def test_a_deadlock_with_a_group_costs_none_of_the_64_anything(
         # Whoever looks first is ended; on a busy machine that might be the rival.
         await rival.execute(b"SET deadlock_timeout = '30s'")
         await rival.execute(lock, (last,))
+        await journal.on_the_writers_connection(
+            lambda it: it.exec_driver_sql("SET deadlock_timeout = '3s'; SET lock_timeout = 0")
+        )
         settling = asyncio.ensure_future(
             queued(journal, *(journal.change(change) for change in changes))
         )
@@ -369,7 +373,7 @@ async def test_64_callers_whose_group_was_cut_at_its_commit_have_one_effect_each
 ) -> None:
     """The whole engine: nothing is sent unjournalled, and nothing is sent twice."""
     vendor = FakeVendor()
-    async with open_house(proxy.dsn, vendor) as house:
+    async with open_house(proxy.dsn, vendor, limits=Limits(send_by_s=20)) as house:
         proxy.arm(b"sale-0040", cut)
         async with house.journal.writer_held():
             callers = [house.booking_task(f"sale-{number:04}") for number in range(GROUP)]

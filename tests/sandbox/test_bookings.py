@@ -115,7 +115,7 @@ class TestLaterAndNever:
     async def test_a_late_effect_lands_after_its_lost_answer(
         self, toy: ToyPlayer, book: Book_
     ) -> None:
-        toy.stage.settings = ToySettings(repeat="refuses", late_effect_s=0.2)
+        toy.stage.settings = ToySettings(repeat="refuses", late_effect_s=1.0)
         await lose(book, body(ticket="late"), "late-effect")
         assert booked(toy) == []
         # It is on its way, and a vendor that knows keys says so.
@@ -175,7 +175,7 @@ class TestLaterAndNever:
     async def test_an_open_booking_ends_as_its_fault_says(
         self, toy: ToyPlayer, book: Book_, fault: str, state: str, effects: int
     ) -> None:
-        toy.stage.settings = ToySettings(late_effect_s=0.1)
+        toy.stage.settings = ToySettings(late_effect_s=1.0)
         assert await book(body(ticket="open"), fault) == (200, {"state": "pending"})
         assert toy.ledger.find_thing("order", "open") == {"state": "pending"}
         assert booked(toy) == []

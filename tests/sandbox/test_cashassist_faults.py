@@ -129,7 +129,7 @@ class TestBookingFaults:
     async def test_slow_before_is_in_progress_and_books_although_the_caller_has_gone(
         self, vendor: VendorClient
     ) -> None:
-        vendor.player.stage.settings = Settings(slow_s=0.3)
+        vendor.player.stage.settings = Settings(slow_s=2)
         first = asyncio.create_task(vendor.refill("slow-key-2", "1.00", "20008"))
         await until(lambda: vendor.player.ledger.has_fired("slow-key-2"))
         assert (await vendor.refill("slow-key-2", "1.00", "20008")).code == "request_in_progress"

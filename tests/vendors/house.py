@@ -110,10 +110,12 @@ class House:
         self.store.ahead_us += round(seconds * 1_000_000)
 
     async def call(self, request: Message, *, timeout_s: float = 15.0, fault: str = "") -> Reply:
-        """One call; where the network ended it, the same call again, as a caller would."""
+        """One call; where the network ended it, or the time before it was known what became of it,
+        the same call again, as a caller would."""
         while True:
             reply = await self.caller.call(request, timeout_s=timeout_s, fault=fault)
-            if reply.is_ok or reply.reason or reply.code is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            is_open = reply.reason in ("", "BOOKING_IN_PROGRESS")
+            if reply.is_ok or reply.code is not grpc.StatusCode.DEADLINE_EXCEEDED or not is_open:
                 return reply
 
     async def capabilities(self, connection: str) -> dict[str, providers_pb2.Capability]:

@@ -44,7 +44,7 @@ TENANT: Final = "conformance"
 KEYRING: Final = Keyring([("k1", b"s" * 32)], b"p" * 32)
 CALLER_WAITS_S: Final = 2.0
 TRUTH_S: Final = 20.0
-SETTLE_S: Final = 0.6
+SETTLE_S: Final = 1.2
 """Longer than the played vendor's late effects, or a late one would be missed by right."""
 
 QUICK: Final = Policy(

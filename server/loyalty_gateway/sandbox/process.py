@@ -36,7 +36,7 @@ class PlayersProcess:
         assert self._process is not None, "the players were not started"
         return self._process.pid
 
-    def start(self, timeout_s: float = 15.0) -> None:
+    def start(self, timeout_s: float = 60.0) -> None:
         """Start and wait until every player listens; blocks the calling thread.
 
         Raises: PlayersNotStarted.
@@ -60,7 +60,7 @@ class PlayersProcess:
             self.base_urls[name] = urls["base_url"]
             self.control_urls[name] = urls["control_url"]
 
-    def stop(self, timeout_s: float = 10.0) -> int:
+    def stop(self, timeout_s: float = 30.0) -> int:
         """End it cleanly and give its exit code; a process that will not go is killed."""
         return self._end(signal.SIGTERM, timeout_s)
 

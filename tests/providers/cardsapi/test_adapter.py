@@ -460,7 +460,7 @@ class TestFaults:
     async def test_a_late_answer_after_the_effect_is_unknown(
         self, player: CardsapiPlayer, open_connection_to: Open
     ) -> None:
-        adapter = open_connection_to(player.base_url, connect_s=0.4, attempt_total_s=0.5)
+        adapter = open_connection_to(player.base_url, connect_s=1.0, attempt_total_s=2.0)
         error = await refused(adapter, order(), fault="slow-after")
         assert (error.rule, error.status.fate) == ("TRANSPORT TIMED_OUT", Fate.UNKNOWN)
         assert effects(player) == [(CARD, -250)]

@@ -260,7 +260,7 @@ class TestBookings:
     async def test_a_first_request_that_still_runs_leaves_the_second_unknown(
         self, player: CashassistPlayer, open_connection_to: Open
     ) -> None:
-        adapter = open_connection_to(player.base_url, connect_s=0.4, attempt_total_s=0.5)
+        adapter = open_connection_to(player.base_url, connect_s=1.0, attempt_total_s=2.0)
         first = await refused(adapter, Send(order(), KEY, 1, "slow-before"))
         second = await refused(adapter, Send(order(), KEY, 2))
         assert first.rule == "TRANSPORT TIMED_OUT"
@@ -321,7 +321,7 @@ class TestFaults:
     async def test_a_late_answer_after_the_effect_is_unknown(
         self, player: CashassistPlayer, open_connection_to: Open
     ) -> None:
-        adapter = open_connection_to(player.base_url, connect_s=0.4, attempt_total_s=0.5)
+        adapter = open_connection_to(player.base_url, connect_s=1.0, attempt_total_s=2.0)
         error = await refused(adapter, Send(order(), KEY, 1, "slow-after"))
         assert (error.rule, error.status.fate) == ("TRANSPORT TIMED_OUT", Fate.UNKNOWN)
         assert effects(player) == [(CARD, -1250, 0)]
