@@ -57,6 +57,8 @@ BRIEF_S = 2.0
 """A caller who soon leaves: time enough to be written down and sent, on a busy machine too."""
 LEAVES_S = 2.5
 """The same under AUTO_REVERSE, which keeps a part of it for noting the wish."""
+PLENTY = Limits(send_by_s=20.0)
+"""A write that a busy machine is slow with is no reason not to send, unless a test says so."""
 HELD_S = 2.0
 UNHURRIED = Limits(deadline_min_s=1.0)
 """With these a caller who waits for an account hears in time that it is still on hold, however
@@ -345,7 +347,7 @@ async def open_house(
         keyring,
         Connections(links),
         codec,
-        limits=limits or Limits(),
+        limits=limits or PLENTY,
         policy=policy,
         tenant=TENANT,
         recovery_parallel_max=parallel_max,
