@@ -55,7 +55,7 @@ faults-quick: environment-dev ## Kill, freeze and cut off real gateways, and jud
 	@$(BIN)/python -m tests.faults.run --size quick $(ARGS)
 
 .PHONY: faults
-faults: environment-dev ## The whole fault plan once (25 to 30 minutes)
+faults: environment-dev ## The whole fault plan once (25 minutes)
 	@mkdir -p .build; LOYALTY_TEST_CALLS=2000 $(BIN)/python -m pytest --numprocesses=1 \
 	    tests/faults/test_ledgers_agree.py >.build/ledgers.log 2>&1 & ledgers=$$!; \
 	status=0; $(BIN)/python -m tests.faults.run --size full $(ARGS) || status=1; \

@@ -124,7 +124,7 @@ HOW: Final = """\
 
 ```sh
 make faults-quick            # a sample, some minutes; a part of the gate of every change
-make faults                  # all of it, 25 to 30 minutes on two cores
+make faults                  # all of it, 22 to 25 minutes on two cores with nothing beside it
 make faults ARGS="--seed 7"  # the choices of another run with this seed, as far as time lets it
 make faults-nightly          # all of it three times, each random part longer
 ```
