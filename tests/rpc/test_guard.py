@@ -266,9 +266,10 @@ async def test_the_engine_gets_a_deadline_before_the_callers_own(
     before = asyncio.get_running_loop().time()
     await door.wire.call(REDEEM, redeem(), timeout=client_s)
     after = asyncio.get_running_loop().time()
-    # The library tells the remaining time in steps of its own, hence the little slack.
+    # The library tells the remaining time in steps of its own, rounded up: from ten seconds on by
+    # as much as a tenth. Hence the slack.
     deadline = door.engine.calls[-1].deadline
-    assert before + budget_s - 0.05 < deadline < after + budget_s + 0.05
+    assert before + budget_s - 0.05 < deadline < after + budget_s + 0.15
 
 
 async def test_a_read_that_is_never_answered_ends_before_the_callers_deadline(
