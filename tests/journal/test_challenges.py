@@ -118,6 +118,7 @@ async def test_what_expired_an_hour_ago_is_pruned_and_nothing_else(
     await journal.open_challenge(a_challenge(journal, -2 * HOUR_S, tenant="another"))
 
     assert not await journal.prune_challenges(TENANT, 100), "there are no more"
+    assert not await journal.prune_challenges(TENANT, 100), "there is none at all"
     assert await stand(journal, list(lives)) == [True, True, False]
     assert await journal.find_challenge("another", "code-0001") is not None
 
